@@ -1,0 +1,157 @@
+"""The records that go in and out of the public door. Plain data, no imports of ours, no work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["images", "captions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer: an image, or a caption of one.
+
+    rank: from 1. id: the image in this collection. sha256: hex digest of its bytes.
+    path: its first present file, absolute; None for what an application added by key alone. paths: all of them.
+    key: the application's own key, where there is one.
+    caption: the text, for caption hits; else None.
+    score: cosine similarity to the query, -1 to 1; it ranks, it is not a probability.
+    """
+
+    rank: int
+    id: int
+    sha256: str
+    path: Path | None
+    paths: tuple[Path, ...]
+    key: str | None
+    caption: str | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The hits of one query, best first, with the space they were found in.
+
+    exact: True when no vector was left out of the comparison. notice: one line for the person, or None
+    (a damaged index was worked around, say).
+    """
+
+    space: str
+    exact: bool
+    hits: tuple[Hit, ...]
+    notice: str | None = None
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that could not be indexed, and why (one line)."""
+
+    path: Path
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an index run is doing. `done` of `total` files; total is 0 while it is not known yet.
+
+    stage: waiting (another run holds the collection; `message` says who), scanning, encoding, captions, building.
+    """
+
+    stage: Literal["waiting", "scanning", "encoding", "captions", "building"]
+    done: int = 0
+    total: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class IndexReport:
+    """What an index run did. The counts are of files, but for captions (texts added).
+
+    new: files not seen before. changed: other content at a known place. moved: known content whose old place is
+    gone. removed: deleted by `prune`. unchanged: left as they were. failed: cannot be indexed as they are now,
+    those known from earlier runs included. missing: gone since the last run from a folder that is there; they keep
+    their vectors and are not found any more. left_alone: roots that are away or suddenly empty, with the reason.
+    notices: other lines worth showing. cancelled: stopped early; what was committed is kept.
+    """
+
+    space: str
+    new: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    captions: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    cancelled: bool = False
+    failures: list[FailedFile] = field(default_factory=list)
+    left_alone: list[tuple[Path, str]] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """How the vectors of a space are searched. kind: `flat` (FAISS, float16) or `scan` (no generation yet)."""
+
+    kind: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceStatus:
+    """One space of a collection: whose it is, how many vectors it holds, whether queries use it by default."""
+
+    encoder: str
+    dimension: int
+    images: int
+    captions: int
+    index: IndexInfo
+    current: bool
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RootStatus:
+    """A root and whether it can be read now."""
+
+    path: Path
+    files: int
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a collection holds. images: contents with at least one present file. missing: files gone from a root
+    that is there."""
+
+    collection: Path
+    roots: tuple[RootStatus, ...]
+    images: int
+    captions: int
+    missing: int
+    failed: tuple[FailedFile, ...]
+    spaces: tuple[SpaceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found. problems: one line each, with the remedy; empty means sound."""
+
+    checked_vectors: int
+    checked_files: int
+    problems: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
