@@ -1,0 +1,195 @@
+"""Opening a catalog: one SQLite file in WAL mode, its schema, its transactions. `read` and `write` hold the SQL.
+
+Readers open read-only: they never migrate, write or checkpoint, and work in a folder that cannot be written.
+Writers take `write.lock` for one transaction each, commit durably (synchronous=FULL) and checkpoint under it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import RLock
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import QueuePool
+
+from mmsearch.catalog.locks import locked
+from mmsearch.catalog.tables import SCHEMA
+from mmsearch.errors import CollectionError, CollectionNotFoundError, DamagedError, LockError, SchemaError
+
+WRITE_PATIENCE_SECONDS = 60.0  # a transaction lasts milliseconds; whoever waits this long is told so
+
+
+class Catalog:
+    """The catalog of the collection in `folder`. Safe for several threads; each transaction has its connection."""
+
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        """create: make the collection if there is none and migrate an older one; without it, neither.
+
+        Raises CollectionNotFoundError, SchemaError (older or newer), DamagedError, CollectionError.
+        """
+        self.folder = folder
+        self.path = folder / "catalog.sqlite"
+        self._writer: Engine | None = None
+        self._writing = RLock()
+        self._reader: Engine | None = None
+        if not self.path.is_file():
+            if not create:
+                raise CollectionNotFoundError(
+                    f"There is no collection at {folder}; make it with `mmsearch index FOLDER` or name another with -c."
+                )
+            self._make()
+        self._check_schema(migrate=create)
+
+    # --- transactions ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only transaction that sees one state of the catalog."""
+        with _translated(self.path), self._readers().connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One write transaction: committed when the block ends, rolled back when it raises."""
+        deadline = time.monotonic() + WRITE_PATIENCE_SECONDS
+        holder: list[str] = []
+        with (
+            self._writing,
+            locked(
+                self.folder / "write.lock",
+                on_wait=holder.append,
+                give_up=lambda: time.monotonic() > deadline,
+                pause=0.003,
+            ) as held,
+            _translated(self.path),
+        ):
+            if not held:
+                raise LockError(
+                    f"{self.folder} has been locked for writing for {WRITE_PATIENCE_SECONDS:.0f} s by {holder[0]}; "
+                    "try again when it is done."
+                )
+            if self._writer is None:
+                self._writer = _engine(self.path, "rw", begin="BEGIN IMMEDIATE")
+            with self._writer.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def index_run(self, on_wait: Callable[[str], None], cancelled: Callable[[], bool]) -> Iterator[bool]:
+        """Hold `index.lock`; yields False when `cancelled` ended the wait for it."""
+        with locked(self.folder / "index.lock", on_wait=on_wait, give_up=cancelled, pause=0.1) as held:
+            yield held
+
+    def close(self) -> None:
+        """Close all connections. The last writer's checkpoint happens under `write.lock`."""
+        if self._reader is not None:
+            self._reader.dispose()
+            self._reader = None
+        with self._writing:
+            if self._writer is not None:
+                with locked(self.folder / "write.lock", give_up=lambda: False, pause=0.003):
+                    self._writer.dispose()
+                self._writer = None
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    def _readers(self) -> Engine:
+        with self._writing:
+            if self._reader is None:
+                mode = "ro"
+                wal = self.path.with_name("catalog.sqlite-wal")
+                if not os.access(self.folder, os.W_OK) and not (wal.exists() and wal.stat().st_size):
+                    mode = "ro&immutable=1"  # nobody can write here, and SQLite could not make its -shm file
+                self._reader = _engine(self.path, mode, begin="BEGIN")
+            return self._reader
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CollectionError(f"The collection {self.folder} cannot be made: {error.strerror}.") from error
+        self._migrate()
+
+    def _check_schema(self, *, migrate: bool) -> None:
+        found = self._schema()
+        if found == SCHEMA:
+            return
+        if found > SCHEMA:
+            raise SchemaError(
+                f"{self.folder} was written by a newer mmsearch (schema {found}, this one reads {SCHEMA}); "
+                "update mmsearch to use it."
+            )
+        if not migrate:
+            raise SchemaError(
+                f"{self.folder} was written by an older mmsearch (schema {found or 'none'}, this one reads {SCHEMA}); "
+                "`mmsearch index` upgrades it."
+            )
+        self._migrate()
+
+    def _schema(self) -> str:
+        with self.reading() as connection:
+            exists = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first()
+            row = exists and connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+            return str(row[0]) if row else ""
+
+    def _migrate(self) -> None:
+        from mmsearch.catalog.migrate import upgrade
+
+        with locked(self.folder / "write.lock", give_up=lambda: False, pause=0.01), _translated(self.path):
+            with closing(sqlite3.connect(self.path, timeout=30)) as plain:
+                plain.execute("PRAGMA journal_mode=WAL")  # kept in the file; cannot be set inside a transaction
+            engine = _engine(self.path, "rw", begin="BEGIN IMMEDIATE")
+            try:
+                with engine.begin() as connection:
+                    upgrade(connection)
+            finally:
+                engine.dispose()
+
+
+def _engine(path: Path, mode: str, *, begin: str) -> Engine:
+    uri = f"file:{quote(os.fsencode(path))}?mode={mode}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False, isolation_level=None)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=56)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours, at this one boundary."""
+    try:
+        yield
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise DamagedError(
+                f"{path} is damaged ({cause}); restore it from a backup, or remove the collection and index again."
+            ) from error
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            raise CollectionError(f"{path} cannot be opened or written ({cause}); check its permissions.") from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise CollectionError(f"{path} cannot be used: {cause}; check the disk and its free space.") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+            raise LockError(
+                f"{path} stayed locked by another program ({cause}); try again, and keep collections on a local disk."
+            ) from error
+        raise

@@ -1,0 +1,313 @@
+"""Every question put to the catalog. Each function takes a connection, so that several see one state.
+
+Ids and hashes go in and out as plain values; vectors as float16 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Select, and_, exists, func, null, or_, select
+
+from mmsearch.catalog.tables import caption, file, image, root, space, vector
+
+CHUNK = 500  # values in one IN (...): SQLite's oldest limit is 999
+
+
+class RootRow(NamedTuple):
+    """A root; `path` is b"" for the one that holds what applications add by key."""
+
+    id: int
+    path: bytes
+    device: str | None
+
+
+class FileRow(NamedTuple):
+    """A known file, and whether its image has a vector in the space that was asked about."""
+
+    id: int
+    size: int
+    mtime_ns: int
+    sidecar: str | None
+    image: int | None
+    status: str
+    tried_with: str | None
+    encoded: bool
+
+
+class Place(NamedTuple):
+    """Where an image lies."""
+
+    file: int
+    root: RootRow
+    relative: bytes
+    sidecar: str | None
+
+
+class SpaceRow(NamedTuple):
+    """A space and the generations that serve it."""
+
+    id: int
+    encoder: str
+    fingerprint: str
+    dimension: int
+    state: str
+    current: bool
+    images_generation: str | None
+    captions_generation: str | None
+
+    def generation(self, kind: str) -> str | None:
+        return self.images_generation if kind == "images" else self.captions_generation
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A vector and what it belongs to. caption is None for image vectors."""
+
+    vector: int
+    image: int
+    sha256: bytes
+    caption: str | None
+    row: NDArray[np.float16]
+
+
+def roots(connection: Connection) -> list[RootRow]:
+    """All folders, in the order they were added; without the one for keys."""
+    rows = connection.execute(
+        select(root.c.id, root.c.path, root.c.device).where(root.c.path != b"").order_by(root.c.id)
+    )
+    return [RootRow(*row) for row in rows]
+
+
+def files_below(connection: Connection, root_id: int, under: bytes, space_id: int) -> dict[bytes, FileRow]:
+    """relative path -> row, of one root or of its subfolder `under`."""
+    has_vector = exists().where(
+        and_(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner == file.c.image)
+    )
+    query = select(
+        file.c.relative,
+        file.c.id,
+        file.c.size,
+        file.c.mtime_ns,
+        file.c.sidecar,
+        file.c.image,
+        file.c.status,
+        file.c.tried_with,
+        has_vector,
+    ).where(file.c.root == root_id)
+    if under:  # b"0" follows b"/": everything that begins with `under/`
+        query = query.where(file.c.relative >= under + b"/", file.c.relative < under + b"0")
+    return {row[0]: FileRow._make((*row[1:8], bool(row[8]))) for row in connection.execute(query)}
+
+
+def keyed_image(connection: Connection, key: bytes) -> tuple[int, int | None] | None:
+    """(file, image) of what an application added under a key, or None."""
+    query = select(file.c.id, file.c.image).join(root, root.c.id == file.c.root)
+    row = connection.execute(query.where(root.c.path == b"", file.c.relative == key)).first()
+    return (row[0], row[1]) if row else None
+
+
+def root_has_images(connection: Connection, root_id: int) -> bool:
+    """Whether a root has files that are, or were, images; others are only failures."""
+    query = select(file.c.id).where(file.c.root == root_id, file.c.image.is_not(None)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def image_of(connection: Connection, sha256: bytes, space_id: int) -> tuple[int, bool] | None:
+    """sha256 -> (image id, has a vector in the space), or None where the content is not known."""
+    has_vector = exists().where(
+        and_(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner == image.c.id)
+    )
+    row = connection.execute(select(image.c.id, has_vector).where(image.c.sha256 == sha256)).first()
+    return (row[0], bool(row[1])) if row else None
+
+
+def places(connection: Connection, image_id: int) -> list[Place]:
+    """Where an image lies or lay, whatever the status, in a fixed order."""
+    query = (
+        select(file.c.id, root.c.id, root.c.path, root.c.device, file.c.relative, file.c.sidecar)
+        .join(root, root.c.id == file.c.root)
+        .where(file.c.image == image_id)
+        .order_by(root.c.id, file.c.relative)
+    )
+    return [Place(r[0], RootRow(r[1], r[2], r[3]), r[4], r[5]) for r in connection.execute(query)]
+
+
+def present_files(connection: Connection, images: Sequence[int]) -> dict[int, list[tuple[bytes, bytes]]]:
+    """image -> its present files as (root path, relative path), in the order of roots, then paths."""
+    found: dict[int, list[tuple[bytes, bytes]]] = {}
+    for ids in _chunks(images):
+        query = (
+            select(file.c.image, root.c.path, file.c.relative)
+            .join(root, root.c.id == file.c.root)
+            .where(file.c.image.in_(ids), file.c.status == "ok")
+            .order_by(root.c.id, file.c.relative)
+        )
+        for image_id, path, relative in connection.execute(query):
+            found.setdefault(image_id, []).append((path, relative))
+    return found
+
+
+# --- captions ---------------------------------------------------------------------------------------------------
+
+
+def captions_by_image(connection: Connection, source: str) -> dict[int, list[str]]:
+    """image -> its captions of one source, in the order they were added."""
+    found: dict[int, list[str]] = {}
+    query = select(caption.c.image, caption.c.text).where(caption.c.source == source).order_by(caption.c.id)
+    for image_id, text in connection.execute(query):
+        found.setdefault(image_id, []).append(text)
+    return found
+
+
+def captions_to_encode(connection: Connection, space_id: int, limit: int) -> list[tuple[int, str]]:
+    """(caption, text) of those without a vector in the space."""
+    has_vector = exists().where(
+        and_(vector.c.space == space_id, vector.c.kind == "captions", vector.c.owner == caption.c.id)
+    )
+    query = select(caption.c.id, caption.c.text).where(~has_vector).order_by(caption.c.id).limit(limit)
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+# --- spaces and vectors -----------------------------------------------------------------------------------------
+
+
+def spaces(connection: Connection) -> list[SpaceRow]:
+    """All spaces, in the order they were made."""
+    columns = (
+        space.c.id,
+        space.c.encoder,
+        space.c.fingerprint,
+        space.c.dimension,
+        space.c.state,
+        space.c.current,
+        space.c.images_generation,
+        space.c.captions_generation,
+    )
+    return [SpaceRow(*row) for row in connection.execute(select(*columns).order_by(space.c.id))]
+
+
+def rows_above(
+    connection: Connection, space_id: int, kind: str, above: int, dimension: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Chunks of (ids (m,), rows (m, dimension)) in ascending id, of the vectors with ids greater than `above`."""
+    query = (
+        select(vector.c.id, vector.c.data)
+        .where(vector.c.space == space_id, vector.c.kind == kind, vector.c.id > above)
+        .order_by(vector.c.id)
+        .execution_options(yield_per=4096)
+    )
+    for part in connection.execute(query).partitions():
+        ids = np.array([row[0] for row in part], np.int64)
+        rows = np.frombuffer(b"".join(row[1] for row in part), "<f2").astype(np.float16, copy=False)
+        yield ids, rows.reshape(len(ids), dimension)
+
+
+def vectors_with_checksums(connection: Connection) -> Iterator[tuple[int, int, bytes, int]]:
+    """(id, space, data, crc) of every vector, in ascending id."""
+    query = select(vector.c.id, vector.c.space, vector.c.data, vector.c.crc).order_by(vector.c.id)
+    for row in connection.execute(query.execution_options(yield_per=4096)):
+        yield row[0], row[1], row[2], row[3]
+
+
+def count_vectors(connection: Connection, space_id: int, kind: str, *, up_to: int | None = None) -> int:
+    """How many vectors a space has of a kind, all or those with ids up to `up_to`."""
+    query = select(func.count()).select_from(vector).where(vector.c.space == space_id, vector.c.kind == kind)
+    if up_to is not None:
+        query = query.where(vector.c.id <= up_to)
+    return int(connection.execute(query).scalar_one())
+
+
+def newest_vector(connection: Connection, space_id: int, kind: str) -> int:
+    """The highest vector id of a space and kind; 0 when there is none."""
+    query = select(func.max(vector.c.id)).where(vector.c.space == space_id, vector.c.kind == kind)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[Found]:
+    """Of these vectors, those whose image has a present file, with what they belong to; in no order."""
+    found: list[Found] = []
+    for ids in _chunks(list(vectors)):
+        rows = connection.execute(_with_image(kind).where(vector.c.id.in_(ids)))
+        found += [Found(row[0], row[1], row[2], row[3], np.frombuffer(row[4], "<f2")) for row in rows]
+    return found
+
+
+def visible_ids(connection: Connection, space_id: int, kind: str) -> NDArray[np.int64]:
+    """Ascending ids of the vectors of a space and kind whose image has a present file."""
+    query = _with_image(kind, ids_only=True).where(vector.c.space == space_id, vector.c.kind == kind)
+    return np.array([row[0] for row in connection.execute(query.order_by(vector.c.id))], np.int64)
+
+
+def _with_image(kind: str, *, ids_only: bool = False) -> Select[Any]:
+    present = exists().where(and_(file.c.image == image.c.id, file.c.status == "ok"))
+    if kind == "images":
+        joined = vector.join(image, image.c.id == vector.c.owner)
+        text: Any = null()
+    else:
+        joined = vector.join(caption, caption.c.id == vector.c.owner).join(image, image.c.id == caption.c.image)
+        text = caption.c.text
+    if ids_only:
+        return select(vector.c.id).select_from(joined).where(present)
+    return select(vector.c.id, image.c.id, image.c.sha256, text, vector.c.data).select_from(joined).where(present)
+
+
+# --- overview ---------------------------------------------------------------------------------------------------
+
+
+def count_images(connection: Connection) -> int:
+    """Contents with at least one present file."""
+    present = exists().where(and_(file.c.image == image.c.id, file.c.status == "ok"))
+    return int(connection.execute(select(func.count()).select_from(image).where(present)).scalar_one())
+
+
+def count_captions(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(caption)).scalar_one())
+
+
+def count_files(connection: Connection, *, status: str | None = None) -> dict[int, int]:
+    """root -> how many files it has, all or those of one status."""
+    query = select(file.c.root, func.count()).group_by(file.c.root)
+    if status is not None:
+        query = query.where(file.c.status == status)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def failed_files(connection: Connection) -> list[tuple[bytes, bytes, str]]:
+    """(root path, relative path, error), in the order of roots, then paths."""
+    query = (
+        select(root.c.path, file.c.relative, file.c.error)
+        .join(root, root.c.id == file.c.root)
+        .where(file.c.status == "failed")
+        .order_by(root.c.id, file.c.relative)
+    )
+    return [(row[0], row[1], row[2] or "") for row in connection.execute(query)]
+
+
+def vectors_without_owner(connection: Connection) -> int:
+    """Vectors whose image or caption is gone; none, unless something else wrote into the catalog."""
+    owned = or_(
+        and_(vector.c.kind == "images", exists().where(image.c.id == vector.c.owner)),
+        and_(vector.c.kind == "captions", exists().where(caption.c.id == vector.c.owner)),
+    )
+    return int(connection.execute(select(func.count()).select_from(vector).where(~owned)).scalar_one())
+
+
+def images_without_vector(connection: Connection, space_id: int) -> int:
+    """Images with a present file in some folder that have no vector in the space."""
+    present = exists().where(
+        and_(file.c.image == image.c.id, file.c.status == "ok", root.c.id == file.c.root, root.c.path != b"")
+    )
+    has_vector = exists().where(
+        and_(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner == image.c.id)
+    )
+    return int(connection.execute(select(func.count()).select_from(image).where(present, ~has_vector)).scalar_one())
+
+
+def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
