@@ -1,0 +1,320 @@
+"""The engine: what applications use, and the command line too.
+
+    with Engine.open("my-collection") as engine:
+        engine.index("images")
+        for hit in engine.search("a red sports car", k=5):
+            print(hit.score, hit.path)
+
+It prints nothing, raises errors below `MMSearchError`, and may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, RLock
+from typing import TYPE_CHECKING, Self
+
+from mmsearch import roots
+from mmsearch.catalog import read
+from mmsearch.catalog.catalog import Catalog
+from mmsearch.catalog.read import SpaceRow
+from mmsearch.encoders.protocol import Encoder
+from mmsearch.encoders.registry import load_encoder
+from mmsearch.errors import ModelError, SpaceNotFoundError, WeightsMismatchError
+from mmsearch.query import Query, Term
+from mmsearch.searching import View, search
+from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
+from mmsearch.types import (
+    FailedFile,
+    IndexInfo,
+    IndexReport,
+    Kind,
+    Progress,
+    RootStatus,
+    SearchResult,
+    SpaceStatus,
+    Status,
+    Verification,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+class Engine:
+    """One open collection. Make it with `Engine.open`; close it, or use it in a `with` block."""
+
+    def __init__(
+        self, catalog: Catalog, model: str | Encoder | None, device: str, precision: str, limits: Limits
+    ) -> None:
+        self._catalog = catalog
+        self._model, self._device, self._precision, self._limits = model, device, precision, limits
+        self._lock = RLock()
+        self._encoders: dict[str, Encoder] = {}
+        self._views: dict[int, View] = {}
+
+    @classmethod
+    def open(
+        cls,
+        collection: str | os.PathLike[str] | None = None,
+        *,
+        model: str | Encoder | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        limits: Limits | None = None,
+        create: bool = True,
+    ) -> Self:
+        """Open a collection by folder (anything with a path separator, or a Path) or by name.
+
+        collection: without one, MMSEARCH_COLLECTION, else the collection named `default`.
+        model: the encoder to use, by name or ready-made; without one, the collection's current space, else `lite`.
+        device: auto, cpu, cuda, cuda:N, mps. precision: auto, fp32, bf16, fp16. limits: what one picture may cost.
+        create: make the collection where there is none, and bring an older one up to date.
+
+        Raises CollectionNotFoundError (only with create=False), SchemaError, LockError, DamagedError, CollectionError.
+        """
+        if isinstance(collection, os.PathLike):
+            folder = Path(collection).expanduser().absolute()
+        else:
+            folder = collection_folder(collection)
+        return cls(Catalog(folder, create=create), model, device, precision, limits or Limits())
+
+    @property
+    def folder(self) -> Path:
+        """Where the collection lies."""
+        return self._catalog.folder
+
+    def close(self) -> None:
+        """Close the collection. Searches still running on other threads may fail."""
+        with self._lock:
+            for view in self._views.values():
+                view.close()
+            self._views.clear()
+            self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- indexing -------------------------------------------------------------------------------------------------
+
+    def index(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        *,
+        captions: Sequence[str | os.PathLike[str]] = (),
+        exclude: Sequence[str] = (),
+        prune: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> IndexReport:
+        """Bring folders of pictures into the collection, or up to date. Without paths: all its roots again.
+        Whatever was added by key takes part in the vector indexes that a run builds.
+
+        captions: tables of captions (CSV with `image,caption`, Kaggle's captions.txt, JSON lines).
+        exclude: gitignore patterns, relative to each root. prune: delete what is gone from roots that are there.
+        on_progress: called on this thread, often. cancel: set it from another thread to stop after the current batch;
+        what was committed is kept. Waits while another run is at work on the collection.
+
+        Raises UsageError (a path that is no folder, a table that cannot be read), ModelError, CollectionError.
+        A picture that cannot be read raises nothing: it is counted as failed and listed by `status`.
+        """
+        from mmsearch import indexing
+
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        order = indexing.Order(
+            folders=tuple(roots.check_folders(paths)),
+            captions=tuple(Path(path) for path in captions),
+            exclude=tuple(exclude),
+            prune=prune,
+            limits=self._limits,
+        )
+        with self._catalog.reading() as connection:
+            only_keys = not order.folders and not read.roots(connection) and bool(read.count_files(connection))
+        return indexing.index(
+            self._catalog,
+            None if only_keys else self._own_encoder(),
+            order,
+            on_progress=on_progress or (lambda _: None),
+            cancel=cancel or Event(),
+        )
+
+    def add(
+        self,
+        key: str,
+        content: bytes | Image.Image | NDArray[np.uint8],
+        metadata: Mapping[str, object] | None = None,
+    ) -> int:
+        """Add one picture under the application's own key; what the key held before is replaced.
+
+        content: the bytes of a picture file, a Pillow picture, or an array (height, width, 3) uint8.
+        metadata: any of caption (text, or a sequence of texts), taken_at (datetime), camera, lens, latitude,
+        longitude; they outrank what is embedded in the picture. Returns the id of the image.
+
+        Raises UsageError for a picture that cannot be read or metadata that is not known.
+        """
+        from mmsearch import adding
+
+        return adding.add(self._catalog, self._own_encoder(), key, content, metadata or {}, self._limits)
+
+    def add_vectors(self, keys: Sequence[str], vectors: NDArray[np.float32], *, space: str | None = None) -> int:
+        """Add vectors that were made elsewhere: (n, dimension) floats of any length but zero, one for each key.
+
+        space: the name of a space of the application's own, made when it is new and searched with
+        `Term(vector=...)`; without one, the space of this engine's encoder, whose vectors they must be.
+        A key that `add` knows gets its vector in that space; another becomes an image without content.
+        Returns how many were stored. Raises UsageError where shapes do not fit.
+        """
+        from mmsearch import adding
+
+        encoder = self._own_encoder().space if space is None else None
+        return adding.add_vectors(self._catalog, encoder or space or "", keys, vectors)
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Remove what was added under these keys; returns how many there were. Keys not known are passed over."""
+        from mmsearch import adding
+
+        return adding.remove(self._catalog, keys)
+
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """The root `old` now lies at `new`: nothing is read or encoded again. Returns how many files it has."""
+        return roots.relocate(self._catalog, old, new)
+
+    def remove_root(self, path: str | os.PathLike[str]) -> int:
+        """Forget a root and its pictures (the files stay). Returns how many files it had."""
+        return roots.remove(self._catalog, path)
+
+    # --- searching ------------------------------------------------------------------------------------------------
+
+    def search(self, query: str | Term | Query, *, k: int | None = None, find: Kind | None = None) -> SearchResult:
+        """The best hits for a text, a term or a whole query; min(k, what there is) of them, best first.
+
+        k: how many, 10 by default. find: `images` (default) or `captions`. Both outrank those of a Query.
+
+        Raises UsageError (an empty text, a picture that cannot be read), SpaceNotFoundError (no vectors of the model
+        that was asked for), ModelError (its encoder cannot be loaded).
+        """
+        if isinstance(query, str):
+            query = Term(text=query)
+        if isinstance(query, Term):
+            query = Query((query,))
+        query = replace(query, k=query.k if k is None else k, find=query.find if find is None else find)
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        if space is None:
+            return SearchResult(DEFAULT_MODEL, True, ())
+        view = self._view(space)
+        view.preload(space, query.find)
+        encoder = self._encoder_of(space) if any(term.vector is None for term in query.terms) else None
+        return search(self._catalog, view, encoder, query, self._limits)
+
+    # --- looking after it -----------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What the collection holds, which files failed and why, which spaces there are."""
+        with self._catalog.reading() as connection:
+            files = read.count_files(connection)
+            known = read.roots(connection)
+            spaces = tuple(
+                SpaceStatus(
+                    encoder=space.encoder,
+                    dimension=space.dimension,
+                    images=read.count_vectors(connection, space.id, "images"),
+                    captions=read.count_vectors(connection, space.id, "captions"),
+                    index=IndexInfo("flat" if space.images_generation else "scan", exact=True),
+                    current=space.current,
+                    ready=space.state == "ready",
+                )
+                for space in read.spaces(connection)
+            )
+            return Status(
+                collection=self.folder,
+                roots=tuple(
+                    RootStatus(Path(os.fsdecode(root.path)), files.get(root.id, 0), os.path.isdir(root.path))
+                    for root in known
+                ),
+                images=read.count_images(connection),
+                captions=read.count_captions(connection),
+                missing=sum(read.count_files(connection, status="missing").values()),
+                failed=tuple(
+                    FailedFile(Path(os.fsdecode(os.path.join(root, relative))), error)
+                    for root, relative, error in read.failed_files(connection)
+                ),
+                spaces=spaces,
+            )
+
+    def verify(self) -> Verification:
+        """Compare everything that is stored with its checksums, and let stored images find themselves."""
+        from mmsearch import verifying
+
+        return verifying.verify(self._catalog)
+
+    # --- encoders and spaces --------------------------------------------------------------------------------------
+
+    def _asked_space(self, spaces: Sequence[SpaceRow]) -> SpaceRow | None:
+        """The space to search; None in a collection without any. The newest where several have the name."""
+        if self._model is None:
+            return next((space for space in spaces if space.current), None)
+        if isinstance(self._model, str):
+            name = self._named(self._model)
+            found = [space for space in spaces if space.encoder == name]
+        else:
+            name = self._model.space.name
+            found = [space for space in spaces if space.fingerprint == self._model.space.fingerprint]
+        if found or not spaces:
+            return found[-1] if found else None
+        there = ", ".join(dict.fromkeys(space.encoder for space in spaces)) or "none"
+        raise SpaceNotFoundError(
+            f"The collection {self.folder} has no vectors of the model {name}; it has those of: {there}. "
+            f"`mmsearch index --model {name}` makes them."
+        )
+
+    def _named(self, model: str) -> str:
+        """A folder is stored by its absolute path."""
+        return str(Path(model).absolute()) if os.path.isdir(model) else model
+
+    def _own_encoder(self) -> Encoder:
+        """The encoder that new pictures are encoded with."""
+        if self._model is not None and not isinstance(self._model, str):
+            return self._model
+        name = self._model
+        if name is None:
+            with self._catalog.reading() as connection:
+                name = next((one.encoder for one in read.spaces(connection) if one.current), DEFAULT_MODEL)
+        return self._load(name)
+
+    def _encoder_of(self, space: SpaceRow) -> Encoder:
+        encoder = self._model if self._model is not None and not isinstance(self._model, str) else None
+        if encoder is None:
+            if space.fingerprint.startswith("given:"):
+                raise ModelError(
+                    f"The vectors of {space.encoder} were given by an application; "
+                    "search them with a vector, as in Term(vector=...)."
+                )
+            encoder = self._load(space.encoder)
+        if encoder.space.fingerprint != space.fingerprint:
+            raise WeightsMismatchError(
+                f"The vectors of {space.encoder} in {self.folder} were made by other weights than the ones here; "
+                "`mmsearch index` encodes the pictures again."
+            )
+        return encoder
+
+    def _load(self, name: str) -> Encoder:
+        with self._lock:
+            if name not in self._encoders:
+                self._encoders[name] = load_encoder(name, device=self._device, precision=self._precision)
+            return self._encoders[name]
+
+    def _view(self, space: SpaceRow) -> View:
+        with self._lock:
+            if space.id not in self._views:
+                self._views[space.id] = View(self.folder, space)
+            return self._views[space.id]

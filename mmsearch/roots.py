@@ -1,0 +1,179 @@
+"""Roots: which folders an index run covers, and whether what is missing from one is gone or merely away.
+
+A root is stored with the identity of its device. That tells an unmounted disk (the folder is gone or empty, and the
+device under it is another) from a folder that was moved, deleted or emptied (same device).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from mmsearch.catalog import read, write
+from mmsearch.catalog.catalog import Catalog
+from mmsearch.catalog.read import RootRow
+from mmsearch.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a run looks at: a root, or only its subfolder `under` (relative, without a slash at the end)."""
+
+    root: RootRow
+    under: bytes
+
+    @property
+    def path(self) -> Path:
+        return Path(os.fsdecode(self.root.path))
+
+
+def check_folders(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """Real absolute paths of folders to index, existing or not. UsageError for one that is a file."""
+    real = []
+    for path in paths:
+        resolved = os.path.realpath(Path(path).expanduser())
+        if os.path.exists(resolved) and not os.path.isdir(resolved):
+            raise UsageError(f"{path} is not a folder; name the folder that holds the pictures.")
+        real.append(os.fsencode(resolved))
+    return real
+
+
+def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
+    """Folders -> scopes, adding roots that are new. Without folders: all known roots.
+
+    A folder inside a root is a scope of that root; a folder around known roots takes their files over.
+    UsageError: no folder named and no root known, or a folder that neither exists nor was ever indexed.
+    """
+    known = read.roots(connection)
+    if not folders:
+        if not known:
+            raise UsageError("This collection has no folders yet; name one, as in `mmsearch index ./images`.")
+        return [Scope(root, b"") for root in known]
+    scopes: list[Scope] = []
+    for folder in folders:
+        outer = next((root for root in known if _inside(folder, root.path)), None)
+        if outer is not None:
+            scope = Scope(outer, _relative(folder, outer.path))
+            if scope.under and not os.path.isdir(folder) and not _has_files(connection, scope):
+                raise _no_folder(folder)
+            scopes.append(scope)
+            continue
+        if not os.path.isdir(folder):
+            raise _no_folder(folder)
+        scopes.append(Scope(_add(connection, folder, known), b""))
+        known = read.roots(connection)
+    return _without_overlap(scopes, known)
+
+
+def _add(connection: Connection, folder: bytes, known: Sequence[RootRow]) -> RootRow:
+    device = device_of(folder)
+    identity = write.add_root(connection, folder, device)
+    for inner in known:
+        if _inside(inner.path, folder):
+            write.absorb_root(connection, inner.id, _relative(inner.path, folder), identity)
+    return RootRow(identity, folder, device)
+
+
+def _without_overlap(scopes: Sequence[Scope], known: Sequence[RootRow]) -> list[Scope]:
+    """Each root or subfolder once, in the order named; what a wider scope covers is left out."""
+    there = {root.id for root in known}
+    kept: list[Scope] = []
+    for scope in sorted(scopes, key=lambda one: len(one.under)):
+        covered = any(one.root.id == scope.root.id and _inside(scope.under, one.under) for one in kept)
+        if scope.root.id in there and not covered:
+            kept.append(scope)
+    return sorted(kept, key=scopes.index)
+
+
+def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+    """The files of root `old` now lie in the folder `new`. Returns how many files it has.
+
+    UsageError: `old` is no root, `new` is no folder, or `new` overlaps another root.
+    """
+    target = os.fsencode(os.path.realpath(Path(new).expanduser()))
+    if not os.path.isdir(target):
+        raise UsageError(f"{new} is not a folder; name the folder where the pictures lie now.")
+    with catalog.writing() as connection:
+        root = _named(connection, old)
+        for other in read.roots(connection):
+            if other.id != root.id and (_inside(target, other.path) or _inside(other.path, target)):
+                raise UsageError(f"{new} overlaps the root {os.fsdecode(other.path)}; remove that one first.")
+        write.set_root(connection, root.id, path=target, device=device_of(target))
+        return read.count_files(connection).get(root.id, 0)
+
+
+def remove(catalog: Catalog, path: str | os.PathLike[str]) -> int:
+    """Forget a root, its files, and the images that then lie nowhere. The pictures themselves are not touched.
+
+    Returns how many files it had. UsageError: there is no such root.
+    """
+    with catalog.writing() as connection:
+        return write.drop_root(connection, _named(connection, path).id)
+
+
+def drop_moved(connection: Connection) -> None:
+    """Forget the roots whose folder was moved or deleted and all of whose images were found again elsewhere."""
+    for root in read.roots(connection):
+        if not os.path.isdir(root.path) and not is_away(root) and not read.root_has_images(connection, root.id):
+            write.drop_root(connection, root.id)
+
+
+def is_gone(root: RootRow, relative: bytes) -> bool:
+    """Whether a file's place is gone for certain: not there, and its disk is not merely away."""
+    try:
+        os.lstat(os.path.join(root.path, relative))
+    except (FileNotFoundError, NotADirectoryError):
+        return not is_away(root)
+    except OSError:
+        return False
+    return False
+
+
+def is_away(root: RootRow) -> bool:
+    """Whether the disk of a root seems not to be mounted: the folder is not there, and what is nearest above it is
+    on another device."""
+    if not root.path or os.path.isdir(root.path):
+        return False
+    above = root.path
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    return root.device is None or device_of(above) != root.device
+
+
+def device_of(folder: bytes) -> str | None:
+    """What the system calls the device of a folder; None where it does not say."""
+    try:
+        return str(os.stat(folder).st_dev)
+    except OSError:
+        return None
+
+
+def _named(connection: Connection, path: str | os.PathLike[str]) -> RootRow:
+    wanted = {os.fsencode(os.path.realpath(Path(path).expanduser())), os.fsencode(Path(path).expanduser().absolute())}
+    known = read.roots(connection)
+    for root in known:
+        if root.path in wanted:
+            return root
+    names = ", ".join(os.fsdecode(root.path) for root in known) or "none"
+    raise UsageError(f"{path} is not a root of this collection; its roots are: {names}.")
+
+
+def _inside(path: bytes, folder: bytes) -> bool:
+    """Whether `path` is `folder` or lies below it. Every path lies below b"" and b"/"."""
+    return path == folder or not folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _relative(path: bytes, folder: bytes) -> bytes:
+    return path[len(folder.rstrip(b"/")) :].lstrip(b"/")
+
+
+def _has_files(connection: Connection, scope: Scope) -> bool:
+    return bool(read.files_below(connection, scope.root.id, scope.under, space_id=0))
+
+
+def _no_folder(folder: bytes) -> UsageError:
+    return UsageError(f"There is no folder {os.fsdecode(folder)}; check the spelling, or mount its disk.")

@@ -1,0 +1,117 @@
+"""Is everything as it was written? Compares all that is stored with its checksums, and asks a real query.
+
+In: a catalog. Out: one line a problem, each with its remedy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from sqlalchemy import Connection
+
+from mmsearch.catalog import read
+from mmsearch.catalog.catalog import Catalog
+from mmsearch.catalog.read import SpaceRow
+from mmsearch.errors import DamagedError, MMSearchError
+from mmsearch.query import Query, Term
+from mmsearch.searching import View, search
+from mmsearch.settings import Limits
+from mmsearch.types import Kind, Verification
+from mmsearch.vectors import generations
+
+PROBES = 16  # stored vectors that must find themselves, of each space and kind
+KINDS: tuple[Kind, ...] = ("images", "captions")
+
+
+def verify(catalog: Catalog) -> Verification:
+    """See `Engine.verify`."""
+    problems: list[str] = []
+    vectors = files = 0
+    try:
+        with catalog.reading() as connection:
+            problems += _check_database(connection, catalog)
+            spaces = read.spaces(connection)
+            vectors, damaged = _check_vectors(connection, spaces)
+            problems += damaged
+            files = sum(read.count_files(connection).values())
+        for space in spaces:
+            for kind in KINDS:
+                problems += _check_index(catalog, space, kind)
+        if not problems:
+            for space in spaces:
+                for kind in KINDS:
+                    problems += _check_search(catalog, space, kind)
+    except MMSearchError as error:
+        problems.append(str(error))
+    return Verification(vectors, files, tuple(problems))
+
+
+def _check_database(connection: Connection, catalog: Catalog) -> Iterator[str]:
+    remedy = f"restore {catalog.path} from a backup, or remove the collection and index again."
+    for (line,) in connection.exec_driver_sql("PRAGMA integrity_check(10)"):
+        if line != "ok":
+            yield f"The catalog is damaged: {line}; {remedy}"
+    for row in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        yield f"The catalog is inconsistent: a row of {row[0]} refers to a {row[2]} that is not there; {remedy}"
+    lonely = read.vectors_without_owner(connection)
+    if lonely:
+        yield f"The catalog is inconsistent: {lonely} vectors belong to nothing; {remedy}"
+
+
+def _check_vectors(connection: Connection, spaces: list[SpaceRow]) -> tuple[int, list[str]]:
+    """-> how many there are, problems."""
+    widths = {space.id: 2 * space.dimension for space in spaces}
+    count, bad = 0, []
+    for identity, space, data, crc in read.vectors_with_checksums(connection):
+        count += 1
+        if zlib.crc32(data) != crc or len(data) != widths.get(space):
+            bad.append(identity)
+    if not bad:
+        return count, []
+    shown = ", ".join(map(str, bad[:5]))
+    return count, [
+        f"{len(bad)} stored vectors contradict their checksum (ids {shown}); "
+        "restore the catalog from a backup, or remove the collection and index again."
+    ]
+
+
+def _check_index(catalog: Catalog, space: SpaceRow, kind: Kind) -> Iterator[str]:
+    name = space.generation(kind)
+    if name is None:
+        return
+    path = catalog.folder / "index" / str(space.id) / name
+    try:
+        generation = generations.open_generation(path, dimension=space.dimension, fingerprint=space.fingerprint)
+        generations.check_generation(path)
+    except DamagedError as error:
+        yield str(error)
+        return
+    with catalog.reading() as connection:
+        for ids, rows in read.rows_above(connection, space.id, kind, 0, space.dimension):
+            inside = ids <= generation.highest_id
+            if inside.any() and not np.array_equal(generation.index.vectors(ids[inside]), rows[inside]):
+                yield f"The vector index {path} holds other vectors than the catalog; `mmsearch index` rebuilds it."
+                return
+
+
+def _check_search(catalog: Catalog, space: SpaceRow, kind: Kind) -> Iterator[str]:
+    """Stored vectors, evenly spread, must find themselves or one that is equal."""
+    view = View(catalog.folder, space)
+    try:
+        with catalog.reading() as connection:
+            ids = read.visible_ids(connection, space.id, kind)
+            chosen = ids[:: max(1, len(ids) // PROBES)][:PROBES].tolist()
+            probes = read.visible(connection, kind, chosen)
+        for probe in probes:
+            query = Query((Term(vector=probe.row.astype(np.float32)),), find=kind, k=1)
+            best = search(catalog, view, None, query, Limits()).hits
+            if not best or best[0].score < 1 - 1e-5:
+                yield (
+                    f"An image does not find itself in the index of {space.encoder} ({kind}); "
+                    "`mmsearch index` rebuilds it; please report this."
+                )
+                return
+    finally:
+        view.close()

@@ -1,0 +1,198 @@
+"""Real processes: killed at random moments, two at once, one indexing while others search."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmsearch import Engine
+from tests.conftest import paint
+from tests.state import state
+from tests.toy import COLOURS, ToyEncoder
+
+PICTURES = 100
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with copies, captions and a broken file among its pictures."""
+    folder = tmp_path_factory.mktemp("library")
+    for number in range(PICTURES):
+        colour = list(COLOURS)[number % len(COLOURS)]
+        path = paint(folder / f"part {number % 3}" / f"{number:03}.png", colour, number)
+        if number % 7 == 0:
+            path.with_suffix(".txt").write_text(f"a {colour} picture, number {number}\n")
+        if number % 11 == 0:
+            shutil.copy(path, folder / f"copy of {number:03}.png")
+    (folder / "part 1" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    collection = tmp_path_factory.mktemp("undisturbed")
+    with Engine.open(collection, model=ToyEncoder()) as engine:
+        engine.index(library)
+    return state(collection)
+
+
+def start(collection: Path, library: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.index_in_process", str(collection), str(library)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+
+
+def committed(collection: Path) -> int:
+    """How many pictures a reader sees now."""
+    with Engine.open(collection, model=ToyEncoder(), create=False) as engine:
+        return engine.status().images
+
+
+def kill_when(process: subprocess.Popen[str], batches: int, delay: float) -> None:
+    """SIGKILL `delay` seconds after the run has spoken of its n-th batch."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        batches -= line.startswith("encoding")
+        if batches <= 0:
+            break
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_at_twenty_moments(library: Path, undisturbed: dict[str, list[object]], tmp_path: Path) -> None:
+    chance = random.Random(8)
+    between = 0
+    for number in range(20):
+        collection = tmp_path / str(number)
+        kill_when(start(collection, library), chance.randint(1, PICTURES // 4 - 3), chance.uniform(0, 0.03))
+        between += 0 < committed(collection) < PICTURES
+        with Engine.open(collection, model=ToyEncoder()) as engine:
+            engine.index(library)
+            assert engine.verify().sound
+        assert state(collection) == undisturbed
+        shutil.rmtree(collection)
+    assert between >= 15
+
+
+def test_killed_again_and_again_two_at_once(
+    library: Path, undisturbed: dict[str, list[object]], tmp_path: Path
+) -> None:
+    chance = random.Random(9)
+    collection = tmp_path / "collection"
+    between = 0
+    for _ in range(5):
+        first = start(collection, library)
+        assert first.stdout is not None
+        first.stdout.readline()  # it holds the collection; the second waits, and goes on where the first is killed
+        second = start(collection, library)
+        kill_when(first, chance.randint(1, 2), chance.uniform(0, 0.01))
+        kill_when(second, chance.randint(1, 2), chance.uniform(0, 0.01))
+        between += 0 < committed(collection) < PICTURES
+    assert between >= 4
+    with Engine.open(collection, model=ToyEncoder()) as engine:
+        engine.index(library)
+        assert engine.verify().sound
+    assert state(collection) == undisturbed
+
+
+def test_two_runs_at_once_the_second_waits_and_says_for_whom(
+    library: Path, undisturbed: dict[str, list[object]], tmp_path: Path
+) -> None:
+    collection = tmp_path / "collection"
+    first = start(collection, library)
+    assert first.stdout is not None
+    first.stdout.readline()
+    second = start(collection, library)
+    said, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    assert f"waiting process {first.pid} on " in said
+    first.communicate()
+    assert first.returncode == 0
+    assert state(collection) == undisturbed
+
+
+def test_searching_while_another_process_indexes(library: Path, tmp_path: Path) -> None:
+    collection = tmp_path / "collection"
+    process = start(collection, library)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("encoding"):
+            break
+    seen = []
+    with Engine.open(collection, model=ToyEncoder(), create=False) as engine:
+        while process.poll() is None:
+            hits = engine.search("red", k=1000).hits
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            assert len({hit.sha256 for hit in hits}) == len(hits)
+            seen.append(len(hits))
+        process.communicate()
+        assert seen == sorted(seen) and len(set(seen)) > 3
+        assert len(engine.search("red", k=1000)) == PICTURES
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
+def test_a_folder_that_cannot_be_written_can_be_searched(tmp_path: Path) -> None:
+    paint(tmp_path / "images" / "red.png", "red")
+    paint(tmp_path / "images" / "blue.png", "blue")
+    with Engine.open(tmp_path / "c", model=ToyEncoder()) as engine:
+        engine.index(tmp_path / "images")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    for path in (tmp_path / "c").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (tmp_path / "c").chmod(0o555)
+    program = f"""
+import os, sys
+from mmsearch import Engine
+from mmsearch.errors import MMSearchError
+from tests.toy import ToyEncoder
+import numpy, mmsearch.adding
+with Engine.open({str(tmp_path / "c")!r}, model=ToyEncoder(), create=False) as engine:
+    engine.search("red"), engine.verify()  # imports everything, while the interpreter's own files can be read
+if os.getuid() == 0:
+    os.setuid(65534)
+assert not os.access({str(tmp_path / "c")!r}, os.W_OK)
+with Engine.open({str(tmp_path / "c")!r}, model=ToyEncoder(), create=False) as engine:
+    print(engine.search("red", k=1).hits[0].path.name, engine.verify().problems)
+    try:
+        engine.add("key", numpy.zeros((5, 5, 3), numpy.uint8))
+    except MMSearchError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    (tmp_path / "c").chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "red.png ()"
+    assert "cannot be written" in second
+
+
+def test_a_run_and_an_application_write_at_once(library: Path, tmp_path: Path) -> None:
+    collection = tmp_path / "collection"
+    process = start(collection, library)
+    assert process.stdout is not None
+    process.stdout.readline()
+    with Engine.open(collection, model=ToyEncoder()) as engine:
+        added = 0
+        while process.poll() is None:
+            pixels = np.random.default_rng(added).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            engine.add(f"key {added}", Image.fromarray(pixels))
+            added += 1
+        process.communicate()
+        assert process.returncode == 0
+        assert added > 3
+        assert engine.status().images == PICTURES + added
+        assert engine.remove([f"key {number}" for number in range(added)]) == added
+        assert engine.status().images == PICTURES
+        assert engine.verify().sound
