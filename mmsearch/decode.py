@@ -10,6 +10,7 @@ Safe on several threads, and silent: nothing global of Pillow's is changed.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
 import warnings
@@ -270,13 +271,23 @@ class _WarningWhileDecoding(Warning, metaclass=_OnlyWhileDecoding):
     """Every warning counts as one of these, but only on a thread that is inside `_quiet`."""
 
 
+class _OnlyOutsideDecoding(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 (all are alike)
+        return not getattr(_this_thread, "decoding", False)
+
+
+_log_filter = _OnlyOutsideDecoding()
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Pillow warns about damaged metadata and large sizes, to stderr or as an exception. `catch_warnings` swaps
-    state of the whole process and is not safe on threads; this filter stays, and matches on this thread only."""
+    """Pillow warns about damaged metadata and large sizes, to stderr or as an exception, and logs one more case.
+    `catch_warnings` swaps state of the whole process and is not safe on threads; these filters stay, and match only
+    on a thread that is decoding."""
     with _filter_lock:
         if not any(category is _WarningWhileDecoding for _, _, category, _, _ in warnings.filters):
             warnings.simplefilter("ignore", _WarningWhileDecoding)
+        logging.getLogger("PIL.TiffImagePlugin").addFilter(_log_filter)
     _this_thread.decoding = True
     try:
         yield

@@ -50,7 +50,9 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
-HEAD_BYTES = 64
+HEAD_BYTES = 512
+# A letter and a digit begin many texts; only the sizes after them make it a picture.
+_PPM_HEADER = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*\d+\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +279,7 @@ def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
 
 
 def picture_format(head: bytes) -> str | None:
-    """The format that the first bytes of a file (64 are enough) announce, or None: it is not a picture we read.
+    """The format that the first bytes of a file (HEAD_BYTES are enough) announce, or None: it is not a picture we read.
 
     One of jpeg, png, gif, webp, bmp, tiff, avif, heif, jpeg2000, ppm, psd. TGA has no signature.
     """
@@ -288,8 +290,8 @@ def picture_format(head: bytes) -> str | None:
         return "webp"
     if head[:2] == b"BM" and head[14:18] in _BMP_HEADER_SIZES:
         return "bmp"
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#":
-        return "ppm" if len(head) > 2 else None
+    if _PPM_HEADER.match(head):
+        return "ppm"
     if head[4:8] == b"ftyp":
         # The general brands say nothing about the coding; the list of compatible brands does.
         size = min(max(int.from_bytes(head[:4], "big"), 12), len(head))

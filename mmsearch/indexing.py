@@ -225,7 +225,8 @@ class _Run:
 
         def on_unreadable(relative: bytes, why: str) -> None:
             unreadable.append(relative)
-            self._failed(scope.path / os.fsdecode(relative), why)
+            if why != files.DEAD_LINK or any(path.startswith(relative + b"/") for path in known):
+                self._failed(scope.path / os.fsdecode(relative), why)
 
         todo: list[_Todo] = []
         seen = 0
@@ -383,16 +384,23 @@ class _Run:
         one, seen = item.todo, item.seen
         if one.table is not None:
             seen.captions["table"] = one.table
-        own = read_sidecar(_sidecar_of(one.path)) if one.found.sidecar is not None else []
-        if one.row is None:
-            seen.more_captions["sidecar"] = own
-        elif one.row.sidecar != seen.sidecar:
+        before = one.row.sidecar if one.row is not None else None
+        if seen.sidecar == before:
+            return
+        try:
+            own = read_sidecar(_sidecar_of(one.path)) if seen.sidecar is not None else []
+            if one.row is None:
+                seen.more_captions["sidecar"] = own
+                return
             with self.catalog.reading() as connection:
                 places = read.places(connection, image) if image is not None else []
             for place in places:
                 if place.sidecar is not None and place.file != one.row.id:
                     own += read_sidecar(_sidecar_of(Path(os.fsdecode(os.path.join(place.root.path, place.relative)))))
             seen.captions["sidecar"] = own
+        except PictureError as error:
+            seen.sidecar = before  # the next run tries again
+            self.report.notices.append(f"The captions of {one.path} could not be read: {error}.")
 
     def _decode(self, data: bytes) -> _Picture:
         """On a decode thread."""

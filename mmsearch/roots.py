@@ -7,7 +7,8 @@ device under it is another) from a folder that was moved, deleted or emptied (sa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sqlalchemy import Connection
 from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import RootRow
-from mmsearch.errors import UsageError
+from mmsearch.errors import LockError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,12 @@ def _without_overlap(scopes: Sequence[Scope], known: Sequence[RootRow]) -> list[
 def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
     """The files of root `old` now lie in the folder `new`. Returns how many files it has.
 
-    UsageError: `old` is no root, `new` is no folder, or `new` overlaps another root.
+    UsageError: `old` is no root, `new` is no folder, or `new` overlaps another root. LockError: a run is at work.
     """
     target = os.fsencode(os.path.realpath(Path(new).expanduser()))
     if not os.path.isdir(target):
         raise UsageError(f"{new} is not a folder; name the folder where the pictures lie now.")
-    with catalog.writing() as connection:
+    with _alone(catalog), catalog.writing() as connection:
         root = _named(connection, old)
         for other in read.roots(connection):
             if other.id != root.id and (_inside(target, other.path) or _inside(other.path, target)):
@@ -109,9 +110,9 @@ def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLi
 def remove(catalog: Catalog, path: str | os.PathLike[str]) -> int:
     """Forget a root, its files, and the images that then lie nowhere. The pictures themselves are not touched.
 
-    Returns how many files it had. UsageError: there is no such root.
+    Returns how many files it had. UsageError: there is no such root. LockError: a run is at work.
     """
-    with catalog.writing() as connection:
+    with _alone(catalog), catalog.writing() as connection:
         return write.drop_root(connection, _named(connection, path).id)
 
 
@@ -150,6 +151,16 @@ def device_of(folder: bytes) -> str | None:
         return str(os.stat(folder).st_dev)
     except OSError:
         return None
+
+
+@contextmanager
+def _alone(catalog: Catalog) -> Iterator[None]:
+    """No index run may be at work on roots that change under it."""
+    holder: list[str] = []
+    with catalog.index_run(holder.append, cancelled=lambda: True) as held:
+        if not held:
+            raise LockError(f"{holder[0]} is indexing this collection; try again when it is done.")
+        yield
 
 
 def _named(connection: Connection, path: str | os.PathLike[str]) -> RootRow:

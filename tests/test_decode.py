@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from mmsearch.decode import Decoded, decode, to_rgb
 from mmsearch.errors import PictureError
@@ -492,6 +492,18 @@ def test_warnings_of_others_are_not_swallowed() -> None:
         assert all(job.result() > 0 for job in jobs)
     with pytest.raises(DeprecationWarning):
         warnings.warn("after decoding", DeprecationWarning, stacklevel=1)
+
+
+def test_what_pillow_logs_stays_with_us(caplog: pytest.LogCaptureFixture) -> None:
+    entries = [(256, 3, 8), (257, 3, 8), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, 65_535)]
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    data += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries) + bytes(4)
+    with pytest.raises(SyntaxError):
+        TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+    assert len(caplog.records) == 1
+    with pytest.raises(PictureError, match="samples per pixel"):
+        open_file(data)
+    assert len(caplog.records) == 1
 
 
 def test_threads_give_what_one_thread_gives() -> None:

@@ -314,7 +314,10 @@ HEADS = {
     b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic": "heif",
     b"\x00\x00\x00\x14ftypisom\x00\x00\x00\x00mp42": None,  # a film
     b"P6\n3 2\n255\n": "ppm",
+    b"P1\n# Created by GIMP version 2.10.36 PNM plug-in\n24 7\n0 1": "ppm",
     b"P": None,
+    b"P1 is the first task.": None,
+    b"P3 2024\nmeeting": None,
     b"PK\x03\x04": None,
     b"BMW is a car maker": None,
     b"%PDF-1.7": None,

@@ -346,6 +346,27 @@ def test_sidecars_of_copies_add_up(engine: Engine, images: Path) -> None:
     assert sorted(captions_of(engine)) == [("sidecar", "one"), ("sidecar", "three")]
 
 
+def test_a_sidecar_that_cannot_be_read_costs_only_itself(
+    engine: Engine, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "red.txt").write_text("a red wall")
+
+    def denied(_: Path) -> list[str]:
+        raise errors.PictureError("permission to read it is denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "read_sidecar", denied)
+        report = engine.index(images)
+        assert counts(report) == {"new": 10}
+        assert "red.png" in report.notices[0]
+    assert counts(engine.index(images)) == {"unchanged": 10, "captions": 1}
+
+
+def test_a_dead_link_below_which_nothing_was_known_is_nothing(engine: Engine, images: Path, tmp_path: Path) -> None:
+    (images / "old disk").symlink_to(tmp_path / "nowhere")
+    assert counts(engine.index(images)) == {"new": 10}
+
+
 def test_tables_of_captions(engine: Engine, images: Path, toy: ToyEncoder) -> None:
     table = images.parent / "list.csv"
     table.write_text(

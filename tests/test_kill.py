@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mmsearch import Engine
+from mmsearch.errors import LockError
 from tests.conftest import paint
 from tests.state import state
 from tests.toy import COLOURS, ToyEncoder
@@ -114,6 +115,11 @@ def test_two_runs_at_once_the_second_waits_and_says_for_whom(
     assert first.stdout is not None
     first.stdout.readline()
     second = start(collection, library)
+    with (
+        Engine.open(collection, model=ToyEncoder()) as engine,
+        pytest.raises(LockError, match=f"process {first.pid} on"),
+    ):
+        engine.remove_root(library)
     said, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
     assert f"waiting process {first.pid} on " in said
@@ -155,6 +161,7 @@ def test_a_folder_that_cannot_be_written_can_be_searched(tmp_path: Path) -> None
     program = f"""
 import os, sys
 from mmsearch import Engine
+from mmsearch.errors import LockError
 from mmsearch.errors import MMSearchError
 from tests.toy import ToyEncoder
 import numpy, mmsearch.adding
