@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import Connection
 
-from mmsearch import __version__, files, roots
-from mmsearch.captions import read_sidecar, read_table
+from mmsearch import __version__, captioning, files, roots
+from mmsearch.captions import read_sidecar
 from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import FileRow
@@ -50,10 +50,11 @@ from mmsearch.settings import Limits
 from mmsearch.types import FailedFile, IndexReport, Progress
 
 READ_AHEAD = 16  # files being read and hashed before they are looked at
-BYTES_AHEAD = 192_000_000  # of file contents waiting for a decoder: bounds memory whatever the pictures
+BYTES_AHEAD = 192_000_000  # of file contents read and not yet decoded: bounds memory whatever the pictures
 ENTRIES_PER_COMMIT = 1024  # places without a new picture (moves, copies, failures) in one transaction
-CAPTIONS_PER_COMMIT = 256
 COUNTS = ("new", "changed", "moved", "removed", "unchanged", "failed", "captions", "missing")
+
+_Content = tuple[bytes, bytes, int, int]  # bytes, sha256, size, mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class _Todo:
-    """A file that needs work. table: its captions from --captions files, None where they are as stored.
-    content: False when only its captions changed."""
+    """A file that needs work. content: False when only the captions beside it changed."""
 
     scope: Scope
     found: FoundFile
     row: FileRow | None
-    table: tuple[str, ...] | None
     content: bool
 
     @property
     def path(self) -> Path:
         return self.scope.path / os.fsdecode(self.found.relative)
-
-
-_Content = tuple[bytes, bytes, int, int]  # bytes, sha256, size, mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +94,12 @@ class _Picture:
 @dataclass(slots=True)
 class _Item:
     """A file on its way through the run. counts_as: a count of the report; None when it was counted already.
-    new_content: the catalog does not know it. job: its decoder, while that is not waited for. size: bytes of it."""
+    known_captions: (source, text) that its image has. job: its decoder, while that is not waited for. size: bytes."""
 
     todo: _Todo
     seen: Seen
     counts_as: str | None = None
-    new_content: bool = False
+    known_captions: set[tuple[str, str]] = field(default_factory=set)
     job: Future[_Picture] | None = None
     size: int = 0
     picture: _Picture | None = None
@@ -115,58 +111,36 @@ class _Item:
 
 def index(
     catalog: Catalog,
-    encoder: Encoder | None,
+    choose_encoder: Callable[[], Encoder | None],
     order: Order,
     *,
     on_progress: Callable[[Progress], None],
     cancel: Event,
 ) -> IndexReport:
-    """Run the order and report; see `Engine.index`. Without an encoder, only the vector indexes are refreshed."""
-    started = time.monotonic()
-    tables = _Tables(order.captions)
-    report = IndexReport(space="" if encoder is None else encoder.space.name)
+    """Run the order and report; see `Engine.index`. choose_encoder is asked when no other run is at work any more,
+    since that one may change the current space; without an encoder, only the vector indexes are refreshed."""
+    tables = captioning.read_tables(order.captions)
+    report = IndexReport(space="")
 
     def waiting(holder: str) -> None:
         on_progress(Progress("waiting", message=f"{holder} is indexing this collection; waiting for it to end"))
 
     with catalog.index_run(waiting, cancel.is_set) as held:
-        if held and encoder is not None:
-            run = _Run(catalog, encoder, order, tables, on_progress, cancel, report)
+        started = time.monotonic()
+        encoder = choose_encoder() if held else None
+        if encoder is not None:
+            run = _Run(catalog, encoder, order, on_progress, cancel, report)
             run.begin()
             todo = run.scan()
             run.encode(todo)
-            run.encode_captions()
-            run.sweep(time.monotonic() - started)
+            run.add_captions(tables)
+            run.sweep()
         if held and not cancel.is_set():
             report.notices += refresh(catalog, on_progress)
+        report.seconds = time.monotonic() - started
+        report.images_per_second = run.encoded / report.seconds if encoder is not None else 0.0
     report.cancelled = cancel.is_set()
     return report
-
-
-class _Tables:
-    """The captions of the --captions files, by picture name: its path below the root or beside the table, else its
-    file name alone."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.texts: dict[str, list[str]] = {}
-        self.unmatched: set[str] = set()
-        self.folders = [os.path.realpath(path.parent) for path in paths]
-        for path in paths:
-            for name, text in read_table(path):
-                self.texts.setdefault(os.path.normpath(name), []).append(text)
-        self.unmatched.update(self.texts)
-
-    def of(self, scope: Scope, found: FoundFile) -> tuple[str, ...] | None:
-        """The captions of a file, None where no table names it."""
-        if not self.texts:
-            return None
-        path = os.path.join(os.fsdecode(scope.root.path), os.fsdecode(found.relative))
-        names = [os.fsdecode(found.relative), path, *(os.path.relpath(path, folder) for folder in self.folders)]
-        for name in (*names, os.path.basename(path)):
-            if name in self.texts:
-                self.unmatched.discard(name)
-                return tuple(dict.fromkeys(self.texts[name]))
-        return None
 
 
 class _Run:
@@ -177,27 +151,26 @@ class _Run:
         catalog: Catalog,
         encoder: Encoder,
         order: Order,
-        tables: _Tables,
         on_progress: Callable[[Progress], None],
         cancel: Event,
         report: IndexReport,
     ) -> None:
-        self.catalog, self.encoder, self.order, self.tables = catalog, encoder, order, tables
-        self.on_progress, self.cancel = on_progress, cancel
-        self.report = report
+        self.catalog, self.encoder, self.order = catalog, encoder, order
+        self.on_progress, self.cancel, self.report = on_progress, cancel, report
+        self.conditions = _conditions(order.limits)
         self.scopes: list[Scope] = []
         self.gone: list[int] = []  # file rows whose file is not there any more
         self.forgotten: list[int] = []  # failed ones among them that hold nothing worth keeping
         self.returned: list[int] = []  # missing ones that are back unchanged
-        self.devices: list[Scope] = []  # roots whose device has another name now
+        self.renamed_devices: list[Scope] = []  # roots whose device has another name now
         self.encoded = 0
         self.ahead: set[bytes] = set()  # contents read but not yet committed
         self.broken: dict[bytes, str] = {}  # contents that failed in this run
         self.moved: set[int] = set()  # file rows that a new place has taken over
-        self.conditions = _conditions(order.limits)
 
     def begin(self) -> None:
         space = self.encoder.space
+        self.report.space = space.name
         with self.catalog.writing() as connection:
             self.scopes = roots.resolve(connection, self.order.folders)
             self.space = write.add_space(connection, space.name, space.fingerprint, space.dimension, "building")
@@ -206,21 +179,16 @@ class _Run:
     # --- walk -----------------------------------------------------------------------------------------------------
 
     def scan(self) -> list[_Todo]:
+        """What needs work, in the order of scopes, then paths."""
         todo: list[_Todo] = []
         for scope in self.scopes:
             todo += self._scan(scope)
-        if self.tables.unmatched and not self.cancel.is_set():
-            examples = ", ".join(sorted(self.tables.unmatched)[:3])
-            self.report.notices.append(
-                f"{len(self.tables.unmatched)} names in the caption files match no picture here, such as {examples}."
-            )
         return todo
 
     def _scan(self, scope: Scope) -> list[_Todo]:
         with self.catalog.reading() as connection:
             known = read.files_below(connection, scope.root.id, scope.under, self.space)
-            stored = read.captions_by_image(connection, "table") if self.tables.texts else {}
-        present_before = sum(row.status == "ok" for row in known.values())
+            inner = tuple(path + b"/" for path in roots.inner_roots(connection, scope.root))
         unreadable: list[bytes] = []
 
         def on_unreadable(relative: bytes, why: str) -> None:
@@ -229,78 +197,72 @@ class _Run:
                 self._failed(scope.path / os.fsdecode(relative), why)
 
         todo: list[_Todo] = []
-        seen = 0
+        met, recognised = 0, 0
         try:
-            walk = files.walk(scope.path, under=scope.under, exclude=self.order.exclude, on_unreadable=on_unreadable)
-            for found in walk:
+            for found in files.walk(
+                scope.path, under=scope.under, exclude=self.order.exclude, on_unreadable=on_unreadable
+            ):
                 if self.cancel.is_set():
                     return []
+                if inner and found.relative.startswith(inner):
+                    continue
                 row = known.pop(found.relative, None)
+                recognised += row is not None
                 if (
                     row is None
                     and not found.picture_suffix
                     and not files.sniff(scope.path / os.fsdecode(found.relative))
                 ):
                     continue
-                seen += 1
-                if seen % 500 == 0:
-                    self.on_progress(Progress("scanning", done=seen))
-                one = self._decide_by_look(scope, found, row, stored)
+                met += 1
+                if met % 500 == 0:
+                    self.on_progress(Progress("scanning", done=met))
+                one = self._decide_by_look(scope, found, row)
                 if one is not None:
                     todo.append(one)
+            left_alone = self._settle(scope, known, unreadable, met=met, recognised=recognised)
         except OSError as error:
-            self.report.left_alone.append((scope.path, f"it is away ({files.reason(error)}); nothing was changed"))
+            left_alone = f"it is away ({files.reason(error)})"
+        if left_alone:
+            self.report.left_alone.append((scope.path, f"{left_alone}; nothing was changed"))
             return []
-        self._settle(scope, known, unreadable, empty=seen == 0 and present_before > 0)
         return todo
 
-    def _decide_by_look(
-        self, scope: Scope, found: FoundFile, row: FileRow | None, stored: dict[int, list[str]]
-    ) -> _Todo | None:
+    def _decide_by_look(self, scope: Scope, found: FoundFile, row: FileRow | None) -> _Todo | None:
         """What a file needs, by its size and time alone; None when nothing."""
-        table = self.tables.of(scope, found)
         if row is None or (row.size, row.mtime_ns) != (found.size, found.mtime_ns):
-            return _Todo(scope, found, row, table, content=True)
+            return _Todo(scope, found, row, content=True)
         if row.status == "failed":
             if row.tried_with != self.conditions:
-                return _Todo(scope, found, row, table, content=True)
+                return _Todo(scope, found, row, content=True)
             self.report.failed += 1
             return None
         if row.status == "missing":
             self.returned.append(row.id)
-        if table is not None and set(table) == set(stored.get(row.image or 0, ())):
-            table = None
         if not row.encoded:
-            return _Todo(scope, found, row, table, content=True)
+            return _Todo(scope, found, row, content=True)
         self.report.unchanged += 1
-        if table is not None or row.sidecar != _signature(found):
-            return _Todo(scope, found, row, table, content=False)
-        return None
+        return None if row.sidecar == _signature(found) else _Todo(scope, found, row, content=False)
 
-    def _settle(self, scope: Scope, gone: dict[bytes, FileRow], unreadable: Sequence[bytes], *, empty: bool) -> None:
-        """What becomes of the known files that the walk did not meet."""
-        device = roots.device_of(scope.root.path)
-        if empty and not scope.under:
-            if device != scope.root.device:
-                self.report.left_alone.append(
-                    (scope.path, "it is empty and its disk seems to be away; nothing was changed")
-                )
-                return
-            if not self.order.prune:
-                self.report.left_alone.append(
-                    (
-                        scope.path,
-                        "it is suddenly empty; nothing was changed (--prune deletes its pictures from the collection)",
-                    )
-                )
-                return
-        elif device != scope.root.device:
-            self.devices.append(scope)
+    def _settle(
+        self, scope: Scope, gone: dict[bytes, FileRow], unreadable: Sequence[bytes], *, met: int, recognised: int
+    ) -> str | None:
+        """What becomes of the known files that the walk did not meet; or why the root is to be left alone.
+        Raises OSError when it has gone away meanwhile."""
+        os.stat(scope.path)
+        if roots.device_of(scope.root.path) != scope.root.device:
+            if gone and not recognised:
+                return "its disk seems to be away" + (", and another one in its place" if met else "")
+            self.renamed_devices.append(scope)
+        there = (os.path.lexists(os.path.join(scope.root.path, relative)) for relative in gone)
+        if not scope.under and not met and gone and not self.order.prune and not any(there):
+            return "it is suddenly empty (--prune deletes its pictures from the collection)"
         for relative, row in gone.items():
             if any(relative == folder or relative.startswith(folder + b"/") for folder in unreadable):
                 continue
             if self.order.prune or row.status != "missing":
                 (self.forgotten if row.image is None else self.gone).append(row.id)
+        return None
 
     # --- decide, decode, encode, commit ---------------------------------------------------------------------------
 
@@ -322,20 +284,22 @@ class _Run:
 
     def _look_ahead(self, todo: Sequence[_Todo]) -> Generator[_Item]:
         """Each file with what was learned of it, in order, while threads read and decode those that follow."""
-        waiting = iter(todo)
+        waiting = deque(todo)
         reading: deque[tuple[_Todo, Future[_Content] | None]] = deque()
         decoding: deque[_Item] = deque()
-        pool = ThreadPoolExecutor(os.cpu_count(), "mmsearch-decode")
+        pool = ThreadPoolExecutor(_cores(), "mmsearch-decode")
         try:
             while True:
-                undecoded = sum(item.bytes_held for item in decoding)
-                while len(decoding) < 2 * self.encoder.batch_size and (undecoded < BYTES_AHEAD or not decoding):
-                    while len(reading) < READ_AHEAD and (one := next(waiting, None)) is not None:
-                        reading.append((one, self._start_reading(pool, one)))
+                held = sum(item.bytes_held for item in decoding) + sum(one.found.size for one, _ in reading)
+                while len(decoding) < 2 * self.encoder.batch_size:
+                    while waiting and len(reading) < READ_AHEAD and (held < BYTES_AHEAD or not reading):
+                        held += waiting[0].found.size
+                        reading.append((waiting[0], self._start_reading(pool, waiting.popleft())))
                     if not reading or (decoding and reading[0][1] is not None and not reading[0][1].done()):
                         break  # rather hand over what is decoded than wait for a file to be read
+                    if decoding and held >= BYTES_AHEAD:
+                        break
                     decoding.append(self._decide(pool, *reading.popleft()))
-                    undecoded += decoding[-1].bytes_held
                 if not decoding:
                     return
                 yield self._finish(decoding.popleft())
@@ -354,7 +318,7 @@ class _Run:
         item = _Item(one, seen)
         if job is None:
             seen.image = None if one.row is None else one.row.image
-            self._add_captions(item, seen.image)
+            self._add_sidecar(item, seen.image)
             return item
         try:
             data, seen.sha256, seen.size, seen.mtime_ns = job.result()
@@ -372,32 +336,33 @@ class _Run:
             self.moved.add(place.file)
         else:
             item.counts_as = "new"
-        self._add_captions(item, known[0] if known else None)
-        item.new_content = known is None
+        self._add_sidecar(item, known[0] if known else None)
         if not (known and known[1]) and seen.sha256 not in self.ahead:
             self.ahead.add(seen.sha256)
             item.job, item.size = pool.submit(self._decode, data), len(data)
         return item
 
-    def _add_captions(self, item: _Item, image: int | None) -> None:
-        """The captions that this place gives its image: a new place adds, a changed one replaces."""
+    def _add_sidecar(self, item: _Item, image: int | None) -> None:
+        """The captions that lie beside this place: a new place adds them to its image, a known one replaces them."""
         one, seen = item.todo, item.seen
-        if one.table is not None:
-            seen.captions["table"] = one.table
         before = one.row.sidecar if one.row is not None else None
-        if seen.sidecar == before:
+        if one.row is not None and (one.row.status, one.row.image, before) == ("ok", image, seen.sidecar):
             return
+        if seen.sidecar is None and before is None:
+            return
+        with self.catalog.reading() as connection:
+            places = read.places(connection, image) if image is not None else []
+            item.known_captions = read.captions_of(connection, image) if image is not None else set()
         try:
-            own = read_sidecar(_sidecar_of(one.path)) if seen.sidecar is not None else []
+            texts = read_sidecar(_sidecar_of(one.path)) if seen.sidecar is not None else []
             if one.row is None:
-                seen.more_captions["sidecar"] = own
+                seen.more_captions["sidecar"] = texts
                 return
-            with self.catalog.reading() as connection:
-                places = read.places(connection, image) if image is not None else []
             for place in places:
                 if place.sidecar is not None and place.file != one.row.id:
-                    own += read_sidecar(_sidecar_of(Path(os.fsdecode(os.path.join(place.root.path, place.relative)))))
-            seen.captions["sidecar"] = own
+                    path = Path(os.fsdecode(os.path.join(place.root.path, place.relative)))
+                    texts += read_sidecar(_sidecar_of(path))
+            seen.captions["sidecar"] = texts
         except PictureError as error:
             seen.sidecar = before  # the next run tries again
             self.report.notices.append(f"The captions of {one.path} could not be read: {error}.")
@@ -405,7 +370,11 @@ class _Run:
     def _decode(self, data: bytes) -> _Picture:
         """On a decode thread."""
         decoded = decode(data, target=self.encoder.image_size, limits=self.order.limits)
-        return _Picture(facts_of(decoded), decoded.metadata.descriptions, self.encoder.prepare(decoded.picture))
+        try:
+            prepared = self.encoder.prepare(decoded.picture)
+        except Exception as error:  # an encoder's own trouble with one picture must not end the run
+            raise PictureError(f"the encoder {self.encoder.space.name} cannot use it: {error}") from error
+        return _Picture(facts_of(decoded), decoded.metadata.descriptions, prepared)
 
     def _finish(self, item: _Item) -> _Item:
         """Wait for the decoder, where there is one, and note what failed. What came before is finished already."""
@@ -414,66 +383,81 @@ class _Run:
             if item.job is not None:
                 item.picture = item.job.result()
                 seen.facts = item.picture.facts
-                if item.new_content:
-                    seen.captions["embedded"] = item.picture.descriptions
+                seen.more_captions["embedded"] = item.picture.descriptions
         except PictureError as error:
             self.broken[seen.sha256 or b""] = str(error)
         finally:
             item.job = None
         if seen.error is None and seen.sha256 in self.broken:
             seen.error, seen.tried_with = self.broken[seen.sha256], self.conditions
-        if seen.error is not None:
-            self._failed(item.todo.path, seen.error)
-        elif item.counts_as is not None:
-            setattr(self.report, item.counts_as, getattr(self.report, item.counts_as) + 1)
         return item
 
     def _commit(self, batch: Sequence[_Item]) -> None:
         """Encode a batch, no transaction open; then one transaction for all of it."""
         if not batch:
             return
-        pictures = [item for item in batch if item.picture is not None]
-        vectors = self.encoder.encode_images([item.picture.prepared for item in pictures if item.picture is not None])
-        _check_vectors(vectors, len(pictures), self.encoder)
-        for item, vector in zip(pictures, vectors, strict=True):
-            item.seen.vector = vector
-        seen = [item.seen for item in batch]
-        texts = list(dict.fromkeys(text for one in seen for text in one.all_captions()))
-        text_vectors = self.encoder.encode_texts(texts)
-        _check_vectors(text_vectors, len(texts), self.encoder)
-        with self.catalog.writing() as connection:
-            self.report.captions += write.record(
-                connection, self.space, seen, dict(zip(texts, text_vectors, strict=True))
+        self._encode_pictures([item for item in batch if item.picture is not None])
+        for item in batch:  # a copy of what the encoder refused
+            if item.seen.error is None and item.seen.sha256 in self.broken:
+                item.seen.error, item.seen.tried_with = self.broken[item.seen.sha256], self.conditions
+        texts = list(
+            dict.fromkeys(
+                text
+                for item in batch
+                if item.seen.error is None
+                for source, text in item.seen.all_captions()
+                if (source, text) not in item.known_captions
             )
-        self.encoded += len(pictures)
-        self.ahead.difference_update(one.sha256 for one in seen if one.sha256 is not None and one.error is None)
-
-    def encode_captions(self) -> None:
-        """Captions that have no vector in this space yet, as after a change of model."""
-        done = 0
-        while not self.cancel.is_set():
-            with self.catalog.reading() as connection:
-                waiting = read.captions_to_encode(connection, self.space, CAPTIONS_PER_COMMIT)
-            if not waiting:
-                return
-            vectors = self.encoder.encode_texts([text for _, text in waiting])
-            _check_vectors(vectors, len(waiting), self.encoder)
-            with self.catalog.writing() as connection:
-                owned = [(identity, vector) for (identity, _), vector in zip(waiting, vectors, strict=True)]
-                write.put_caption_vectors(connection, self.space, owned)
-            done += len(waiting)
-            self.on_progress(Progress("captions", done=done))
-
-    # --- sweep -------------------------------------------------------------------------------------------
-
-    def sweep(self, seconds: float) -> None:
-        """What is gone, what is back, whether the space is whole; one transaction, which also ends the run."""
-        report = self.report
-        report.seconds = seconds
-        report.images_per_second = self.encoded / seconds if seconds > 0 else 0.0
-        report.cancelled = self.cancel.is_set()
+        )
+        vectors = captioning.encode_texts(self.encoder, texts)
         with self.catalog.writing() as connection:
-            if not report.cancelled:
+            added, lost = write.record(
+                connection, self.space, [item.seen for item in batch], dict(zip(texts, vectors, strict=True))
+            )
+        self.report.captions += added
+        for one in lost:
+            one.error = "its content was removed from the collection meanwhile; the next run reads it again"
+        for item in batch:
+            if item.seen.error is not None:
+                self._failed(item.todo.path, item.seen.error)
+                continue
+            self.ahead.discard(item.seen.sha256 or b"")
+            if item.counts_as is not None:
+                setattr(self.report, item.counts_as, getattr(self.report, item.counts_as) + 1)
+
+    def _encode_pictures(self, items: Sequence[_Item]) -> None:
+        """Give each picture its vector; one that gets none worth keeping fails."""
+        vectors = self.encoder.encode_images([item.picture.prepared for item in items if item.picture is not None])
+        if vectors.shape != (len(items), self.encoder.space.dimension):  # would give pictures each other's vectors
+            raise ModelError(
+                f"The encoder {self.encoder.space.name} gave vectors of shape {vectors.shape} for {len(items)} "
+                "pictures; nothing of this batch was kept."
+            )
+        for item, vector in zip(items, vectors, strict=True):
+            if np.isfinite(vector).all():
+                item.seen.vector = vector
+                self.encoded += 1
+            else:
+                self.broken[item.seen.sha256 or b""] = "the encoder gave numbers for it that are not finite"
+
+    def add_captions(self, tables: Sequence[captioning.Table]) -> None:
+        """What tables say of these pictures, and captions that this space lacks."""
+        arguments = (self.catalog, self.encoder, self.space)
+        if tables and not self.cancel.is_set():
+            added, notices = captioning.apply_tables(
+                *arguments, {scope.root: None for scope in self.scopes}, tables, self.on_progress, self.cancel
+            )
+            self.report.captions += added
+            self.report.notices += notices
+        captioning.encode_waiting(*arguments, self.on_progress, self.cancel)
+
+    # --- sweep ----------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """What is gone, what is back, what lies nowhere, whether the space is whole: one transaction ends the run."""
+        report = self.report
+        with self.catalog.writing() as connection:
+            if not self.cancel.is_set():
                 gone = [row for row in self.gone if row not in self.moved]
                 if self.order.prune:
                     write.drop_files(connection, gone)
@@ -483,29 +467,43 @@ class _Run:
                     report.missing = len(gone)
                 write.drop_files(connection, self.forgotten)
                 write.set_present(connection, self.returned)
-                for scope in self.devices:
+                for scope in self.renamed_devices:
                     write.set_root(connection, scope.root.id, device=roots.device_of(scope.root.path))
                 roots.drop_moved(connection)
+                write.settle(connection)
                 self._choose_space(connection)
             counts = {name: getattr(report, name) for name in COUNTS}
-            write.end_run(connection, self.run, {**counts, "cancelled": report.cancelled})
+            write.end_run(connection, self.run, {**counts, "cancelled": self.cancel.is_set()})
 
     def _choose_space(self, connection: Connection) -> None:
         """Queries use this space from now on if it is whole; else the old one goes on serving."""
-        lacking = read.images_without_vector(connection, self.space)
-        if not lacking:
-            write.set_current(connection, self.space)
-            return
         current = next((space for space in read.spaces(connection) if space.current), None)
-        if current is not None and current.id != self.space:
+        lacking = read.images_without_vector(connection, self.space)
+        if lacking and current is not None and current.id != self.space:
             self.report.notices.append(
                 f"{lacking} images have no vector of {self.report.space} yet; queries go on using {current.encoder} "
                 "until a run over all folders has encoded them."
             )
+        if lacking:
+            return
+        left = read.keyed_without_vector(connection, self.space, current.id) if current is not None else 0
+        if left:
+            self.report.notices.append(
+                f"{left} images that an application added have no vector of {self.report.space}, and queries do not "
+                "find them with it; add them again."
+            )
+        write.set_current(connection, self.space)
 
     def _failed(self, path: Path, error: str) -> None:
         self.report.failed += 1
         self.report.failures.append(FailedFile(path, error))
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _conditions(limits: Limits) -> str:
@@ -544,12 +542,3 @@ def _signature(found: FoundFile) -> str | None:
 def _sidecar_of(path: Path) -> Path:
     lower = path.with_suffix(".txt")
     return lower if lower.exists() else path.with_suffix(".TXT")
-
-
-def _check_vectors(vectors: NDArray[np.float32], count: int, encoder: Encoder) -> None:
-    """A wrong number of rows would give pictures each other's vectors."""
-    if vectors.shape != (count, encoder.space.dimension) or not np.isfinite(vectors).all():
-        raise ModelError(
-            f"The encoder {encoder.space.name} gave {vectors.shape} values for {count} items, or some that are not "
-            "finite; nothing of this batch was kept."
-        )

@@ -46,54 +46,56 @@ def check_folders(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
 def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
     """Folders -> scopes, adding roots that are new. Without folders: all known roots.
 
-    A folder inside a root is a scope of that root; a folder around known roots takes their files over.
+    A folder inside a root is a scope of the innermost root around it. Roots inside a folder stay roots of their own,
+    and are covered too: each knows its own disk.
     UsageError: no folder named and no root known, or a folder that neither exists nor was ever indexed.
     """
-    known = read.roots(connection)
     if not folders:
+        known = read.roots(connection)
         if not known:
             raise UsageError("This collection has no folders yet; name one, as in `mmsearch index ./images`.")
         return [Scope(root, b"") for root in known]
     scopes: list[Scope] = []
     for folder in folders:
-        outer = next((root for root in known if _inside(folder, root.path)), None)
-        if outer is not None:
-            scope = Scope(outer, _relative(folder, outer.path))
+        known = read.roots(connection)
+        around = [root for root in known if _inside(folder, root.path)]
+        if around:
+            root = max(around, key=lambda one: len(one.path))
+            scope = Scope(root, _relative(folder, root.path))
             if scope.under and not os.path.isdir(folder) and not _has_files(connection, scope):
                 raise _no_folder(folder)
-            scopes.append(scope)
-            continue
-        if not os.path.isdir(folder):
+        elif os.path.isdir(folder):
+            device = device_of(folder)
+            scope = Scope(RootRow(write.add_root(connection, folder, device), folder, device), b"")
+        else:
             raise _no_folder(folder)
-        scopes.append(Scope(_add(connection, folder, known), b""))
-        known = read.roots(connection)
-    return _without_overlap(scopes, known)
+        scopes.append(scope)
+        scopes += [Scope(root, b"") for root in known if root.path != folder and _inside(root.path, folder)]
+    return _without_overlap(scopes)
 
 
-def _add(connection: Connection, folder: bytes, known: Sequence[RootRow]) -> RootRow:
-    device = device_of(folder)
-    identity = write.add_root(connection, folder, device)
-    for inner in known:
-        if _inside(inner.path, folder):
-            write.absorb_root(connection, inner.id, _relative(inner.path, folder), identity)
-    return RootRow(identity, folder, device)
-
-
-def _without_overlap(scopes: Sequence[Scope], known: Sequence[RootRow]) -> list[Scope]:
+def _without_overlap(scopes: Sequence[Scope]) -> list[Scope]:
     """Each root or subfolder once, in the order named; what a wider scope covers is left out."""
-    there = {root.id for root in known}
     kept: list[Scope] = []
     for scope in sorted(scopes, key=lambda one: len(one.under)):
-        covered = any(one.root.id == scope.root.id and _inside(scope.under, one.under) for one in kept)
-        if scope.root.id in there and not covered:
+        if not any(one.root.id == scope.root.id and _inside(scope.under, one.under) for one in kept):
             kept.append(scope)
     return sorted(kept, key=scopes.index)
+
+
+def inner_roots(connection: Connection, root: RootRow) -> list[bytes]:
+    """The relative paths of other roots inside a root: what lies there is theirs."""
+    return [
+        _relative(other.path, root.path)
+        for other in read.roots(connection)
+        if other.id != root.id and _inside(other.path, root.path)
+    ]
 
 
 def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
     """The files of root `old` now lie in the folder `new`. Returns how many files it has.
 
-    UsageError: `old` is no root, `new` is no folder, or `new` overlaps another root. LockError: a run is at work.
+    UsageError: `old` is no root, `new` is no folder, or `new` is another root. LockError: a run is at work.
     """
     target = os.fsencode(os.path.realpath(Path(new).expanduser()))
     if not os.path.isdir(target):
@@ -101,8 +103,8 @@ def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLi
     with _alone(catalog), catalog.writing() as connection:
         root = _named(connection, old)
         for other in read.roots(connection):
-            if other.id != root.id and (_inside(target, other.path) or _inside(other.path, target)):
-                raise UsageError(f"{new} overlaps the root {os.fsdecode(other.path)}; remove that one first.")
+            if other.id != root.id and _inside(target, other.path):
+                raise UsageError(f"{new} lies in the root {os.fsdecode(other.path)}; remove that one first.")
         write.set_root(connection, root.id, path=target, device=device_of(target))
         return read.count_files(connection).get(root.id, 0)
 
@@ -125,6 +127,8 @@ def drop_moved(connection: Connection) -> None:
 
 def is_gone(root: RootRow, relative: bytes) -> bool:
     """Whether a file's place is gone for certain: not there, and its disk is not merely away."""
+    if not root.path:
+        return False  # a key is no place on a disk
     try:
         os.lstat(os.path.join(root.path, relative))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,14 +139,12 @@ def is_gone(root: RootRow, relative: bytes) -> bool:
 
 
 def is_away(root: RootRow) -> bool:
-    """Whether the disk of a root seems not to be mounted: the folder is not there, and what is nearest above it is
-    on another device."""
-    if not root.path or os.path.isdir(root.path):
-        return False
-    above = root.path
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    return root.device is None or device_of(above) != root.device
+    """Whether the disk of a root seems not to be mounted: the folder, or what is nearest above it, is on a device
+    other than the one that was stored."""
+    there = root.path
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    return root.device is None or device_of(there) != root.device
 
 
 def device_of(folder: bytes) -> str | None:

@@ -92,6 +92,44 @@ def test_killed_at_twenty_moments(library: Path, undisturbed: dict[str, list[obj
     assert between >= 15
 
 
+def test_killed_while_files_were_renamed_and_edited(library: Path, tmp_path: Path) -> None:
+    """Swapped names, a series that moved up, edits, files that went: whatever order they come in, nothing is lost."""
+    folder, start_state = tmp_path / "library", tmp_path / "before"
+    shutil.copytree(library, folder)
+    with Engine.open(start_state, model=ToyEncoder()) as engine:
+        engine.index(folder)
+    series = sorted((folder / "part 0").glob("*.png"))
+    for path in reversed(series):
+        path.rename(path.with_name(f"{int(path.stem) + 3:03}.png"))
+    swapped = sorted((folder / "part 1").glob("*.png"))
+    for first, second in zip(swapped[::2], swapped[1::2], strict=False):
+        first.rename(folder / "x")
+        second.rename(first)
+        (folder / "x").rename(second)
+    for number, path in enumerate(sorted((folder / "part 2").glob("*.png"))):
+        paint(path, list(COLOURS)[number % 8], 500 + number)
+    for path in sorted(folder.glob("copy of 0[0-4]*.png")):
+        path.unlink()
+    ends = []
+    chance = random.Random(10)
+    for kills in (0, 1, 2, 3):
+        collection = tmp_path / str(kills)
+        shutil.copytree(start_state, collection)
+        for _ in range(kills):
+            kill_when(start(collection, folder), chance.randint(1, 3), chance.uniform(0, 0.02))
+        with Engine.open(collection, model=ToyEncoder()) as engine:
+            engine.index(folder)
+            assert engine.verify().sound
+        ends.append(state(collection))
+    assert ends[1] == ends[0]
+    assert ends[2] == ends[0]
+    assert ends[3] == ends[0]
+    with Engine.open(tmp_path / "fresh", model=ToyEncoder()) as engine:
+        engine.index(folder)
+    present = [row for row in ends[0]["files"] if row[5] != "missing"]
+    assert present == state(tmp_path / "fresh")["files"]
+
+
 def test_killed_again_and_again_two_at_once(
     library: Path, undisturbed: dict[str, list[object]], tmp_path: Path
 ) -> None:

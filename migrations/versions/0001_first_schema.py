@@ -95,6 +95,7 @@ def upgrade() -> None:
         sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
         sa.Column("sidecar", sa.Text(), nullable=True),
         sa.Column("image", sa.Integer(), nullable=True),
+        sa.Column("edited_from", sa.Integer(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("tried_with", sa.Text(), nullable=True),
@@ -103,7 +104,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_file")),
         sa.UniqueConstraint("root", "relative", name=op.f("uq_file_root_relative")),
     )
-    op.create_index(op.f("ix_file_image"), "file", ["image"], unique=False)
+    op.create_index(op.f("ix_file_image_status"), "file", ["image", "status"], unique=False)
     op.create_index(op.f("ix_file_status"), "file", ["status"], unique=False)
     op.create_table(
         "image_tag",

@@ -10,14 +10,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from mmsearch.catalog.locks import locked
 from mmsearch.catalog.tables import SCHEMA
@@ -39,6 +39,7 @@ class Catalog:
         self._writer: Engine | None = None
         self._writing = RLock()
         self._reader: Engine | None = None
+        self._unlocked: Engine | None = None
         if not self.path.is_file():
             if not create:
                 raise CollectionNotFoundError(
@@ -52,7 +53,12 @@ class Catalog:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only transaction that sees one state of the catalog."""
-        with _translated(self.path), self._readers().connect() as connection, connection.begin():
+        engine = self._reader_engine()
+        with (
+            _translated(self.path, unlocked=engine is self._unlocked),
+            engine.connect() as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
@@ -88,26 +94,38 @@ class Catalog:
 
     def close(self) -> None:
         """Close all connections. The last writer's checkpoint happens under `write.lock`."""
-        if self._reader is not None:
-            self._reader.dispose()
-            self._reader = None
         with self._writing:
+            if self._reader is not None:
+                self._reader.dispose()
+                self._reader = None
             if self._writer is not None:
-                with locked(self.folder / "write.lock", give_up=lambda: False, pause=0.003):
+                deadline = time.monotonic() + WRITE_PATIENCE_SECONDS
+                with (
+                    suppress(CollectionError),  # the folder may be gone; then there is nothing to tidy
+                    locked(self.folder / "write.lock", give_up=lambda: time.monotonic() > deadline, pause=0.003),
+                ):
                     self._writer.dispose()
                 self._writer = None
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    def _readers(self) -> Engine:
+    def _reader_engine(self) -> Engine:
+        """SQLite needs its -shm file even to read. Where it is not there and cannot be made, nobody is writing, and
+        the file is read as it lies; asked anew for each transaction, since an owner may begin to write."""
         with self._writing:
-            if self._reader is None:
-                mode = "ro"
-                wal = self.path.with_name("catalog.sqlite-wal")
-                if not os.access(self.folder, os.W_OK) and not (wal.exists() and wal.stat().st_size):
-                    mode = "ro&immutable=1"  # nobody can write here, and SQLite could not make its -shm file
-                self._reader = _engine(self.path, mode, begin="BEGIN")
-            return self._reader
+            wal, shm = (self.path.with_name(f"catalog.sqlite-{name}") for name in ("wal", "shm"))
+            if os.access(self.folder, os.W_OK) or shm.exists():
+                if self._reader is None:
+                    self._reader = _engine(self.path, "ro", begin="BEGIN")
+                return self._reader
+            if wal.exists() and wal.stat().st_size:
+                raise CollectionError(
+                    f"{self.folder} holds changes that a program left unfinished, and cannot be written here; "
+                    "open it once where it can be written, with `mmsearch status`."
+                )
+            if self._unlocked is None:
+                self._unlocked = _engine(self.path, "ro&immutable=1", begin="BEGIN", pool=NullPool)
+            return self._unlocked
 
     def _make(self) -> None:
         try:
@@ -152,13 +170,14 @@ class Catalog:
                 engine.dispose()
 
 
-def _engine(path: Path, mode: str, *, begin: str) -> Engine:
+def _engine(path: Path, mode: str, *, begin: str, pool: type[Pool] = QueuePool) -> Engine:
     uri = f"file:{quote(os.fsencode(path))}?mode={mode}"
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False, isolation_level=None)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=8, max_overflow=56)
+    sizes = {"pool_size": 8, "max_overflow": 56} if pool is QueuePool else {}
+    engine = create_engine("sqlite://", creator=connect, poolclass=pool, **sizes)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -173,13 +192,15 @@ def _engine(path: Path, mode: str, *, begin: str) -> Engine:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours, at this one boundary."""
+def _translated(path: Path, *, unlocked: bool = False) -> Iterator[None]:
+    """SQLite's errors as ours, at this one boundary. unlocked: another program may have changed the file meanwhile."""
     try:
         yield
     except (DatabaseError, sqlite3.DatabaseError) as error:
         cause = error.orig if isinstance(error, DatabaseError) else error
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        if unlocked and code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise CollectionError(f"{path} seems to be written at this moment; try again.") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise DamagedError(
                 f"{path} is damaged ({cause}); restore it from a backup, or remove the collection and index again."

@@ -155,6 +155,20 @@ def present_files(connection: Connection, images: Sequence[int]) -> dict[int, li
 # --- captions ---------------------------------------------------------------------------------------------------
 
 
+def existing_images(connection: Connection, images: Sequence[int]) -> set[int]:
+    """Of these images, those that are in the catalog."""
+    found: set[int] = set()
+    for ids in _chunks(images):
+        found.update(connection.execute(select(image.c.id).where(image.c.id.in_(ids))).scalars())
+    return found
+
+
+def images_at(connection: Connection, root_id: int) -> dict[bytes, int]:
+    """relative path -> image, of the present files of a root."""
+    query = select(file.c.relative, file.c.image).where(file.c.root == root_id, file.c.status == "ok")
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def captions_by_image(connection: Connection, source: str) -> dict[int, list[str]]:
     """image -> its captions of one source, in the order they were added."""
     found: dict[int, list[str]] = {}
@@ -164,12 +178,19 @@ def captions_by_image(connection: Connection, source: str) -> dict[int, list[str
     return found
 
 
-def captions_to_encode(connection: Connection, space_id: int, limit: int) -> list[tuple[int, str]]:
-    """(caption, text) of those without a vector in the space."""
+def captions_of(connection: Connection, image_id: int) -> set[tuple[str, str]]:
+    """(source, text) of the captions of an image."""
+    query = select(caption.c.source, caption.c.text).where(caption.c.image == image_id)
+    return {(row[0], row[1]) for row in connection.execute(query)}
+
+
+def captions_to_encode(connection: Connection, space_id: int, above: int, limit: int) -> list[tuple[int, str]]:
+    """(caption, text) of those without a vector in the space, with ids greater than `above`, in ascending id."""
     has_vector = exists().where(
         and_(vector.c.space == space_id, vector.c.kind == "captions", vector.c.owner == caption.c.id)
     )
-    query = select(caption.c.id, caption.c.text).where(~has_vector).order_by(caption.c.id).limit(limit)
+    query = select(caption.c.id, caption.c.text).where(caption.c.id > above, ~has_vector)
+    query = query.order_by(caption.c.id).limit(limit)
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
@@ -238,9 +259,22 @@ def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[F
 
 
 def visible_ids(connection: Connection, space_id: int, kind: str) -> NDArray[np.int64]:
-    """Ascending ids of the vectors of a space and kind whose image has a present file."""
+    """Ascending ids of the vectors of a space and kind whose image has a present file. Kept with the connection for
+    as long as nobody changes the catalog."""
+    version = connection.exec_driver_sql("PRAGMA data_version").scalar()
+    kept = connection.info.get((space_id, kind))
+    if kept is not None and kept[0] == version:
+        return np.asarray(kept[1], np.int64)
     query = _with_image(kind, ids_only=True).where(vector.c.space == space_id, vector.c.kind == kind)
-    return np.array([row[0] for row in connection.execute(query.order_by(vector.c.id))], np.int64)
+    ids = np.array([row[0] for row in connection.execute(query.order_by(vector.c.id))], np.int64)
+    connection.info[(space_id, kind)] = (version, ids)
+    return ids
+
+
+def ids_above(connection: Connection, space_id: int, kind: str, above: int) -> NDArray[np.int64]:
+    """Ascending ids of the vectors of a space and kind that are greater than `above`."""
+    query = select(vector.c.id).where(vector.c.space == space_id, vector.c.kind == kind, vector.c.id > above)
+    return np.array(connection.execute(query.order_by(vector.c.id)).scalars().all(), np.int64)
 
 
 def _with_image(kind: str, *, ids_only: bool = False) -> Select[Any]:
@@ -286,6 +320,19 @@ def failed_files(connection: Connection) -> list[tuple[bytes, bytes, str]]:
         .order_by(root.c.id, file.c.relative)
     )
     return [(row[0], row[1], row[2] or "") for row in connection.execute(query)]
+
+
+def keyed_without_vector(connection: Connection, space_id: int, other: int) -> int:
+    """Images known by key alone that have a vector in the space `other` but none in `space_id`."""
+    in_folder = exists().where(
+        and_(file.c.image == image.c.id, file.c.status == "ok", root.c.id == file.c.root, root.c.path != b"")
+    )
+
+    def has_vector(space: int) -> Any:
+        return exists().where(and_(vector.c.space == space, vector.c.kind == "images", vector.c.owner == image.c.id))
+
+    query = select(func.count()).select_from(image).where(~in_folder, has_vector(other), ~has_vector(space_id))
+    return int(connection.execute(query).scalar_one())
 
 
 def vectors_without_owner(connection: Connection) -> int:

@@ -60,6 +60,7 @@ image = Table(
 
 # A failed file keeps its image: the content may well be what it was. `tried_with` says by which version and limits it
 # was found wanting; a run with others tries again, and every run does where the file could not even be read (null).
+# `edited_from`: the image that the place held before, until the end of the run settles what becomes of that one.
 file = Table(
     "file",
     metadata,
@@ -69,11 +70,13 @@ file = Table(
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("sidecar", Text),
-    Column("image", ForeignKey("image.id"), index=True),
+    Column("image", ForeignKey("image.id")),
+    Column("edited_from", Integer),
     Column("status", Text, nullable=False, index=True),
     Column("error", Text),
     Column("tried_with", Text),
     UniqueConstraint("root", "relative"),
+    Index(None, "image", "status"),  # covers "has this image a present file?", which every search asks
 )
 
 caption = Table(

@@ -1,21 +1,22 @@
 """Every change of the catalog. Each function takes the connection of a write transaction and leaves it consistent:
-whoever deletes an owner deletes its vectors, and an image that lies nowhere goes with its last file.
+whoever deletes an owner deletes its vectors. Images that lie nowhere go when it is settled that they do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from mmsearch.catalog.read import CHUNK
 from mmsearch.catalog.tables import caption, file, image, image_tag, root, run, space, vector
 
 # Captions and tags by these hands belong to the place, not to the content: they stay when a file is edited.
@@ -50,50 +51,48 @@ class Seen:
     captions: dict[str, Sequence[str]] = field(default_factory=dict)
     more_captions: dict[str, Sequence[str]] = field(default_factory=dict)
 
-    def all_captions(self) -> Iterator[str]:
-        for texts in (*self.captions.values(), *self.more_captions.values()):
-            yield from texts
+    def all_captions(self) -> Iterator[tuple[str, str]]:
+        """(source, text) of each."""
+        for captions in (self.captions, self.more_captions):
+            yield from ((source, text) for source, texts in captions.items() for text in texts)
 
 
 def record(
     connection: Connection, space_id: int, seen: Iterable[Seen], texts: Mapping[str, NDArray[np.float32]]
-) -> int:
+) -> tuple[int, list[Seen]]:
     """Commit what was seen: files, images, captions and their vectors. texts: caption -> vector, for new ones.
 
-    Returns how many captions were added. One whose content was removed meanwhile is left for the next run.
+    What a place held before stays until `settle`: a file that comes later in the run may hold it now.
+    Returns how many captions were added, and those whose content was removed from the catalog meanwhile.
     """
-    added = 0
+    added, lost = 0, []
     for one in seen:
         if one.error is not None:
             _put_file(connection, one, {"status": "failed", "error": one.error, "tried_with": one.tried_with})
             continue
         image_id = _put_image(connection, one)
         if image_id is None:
+            lost.append(one)
             continue
-        before = _put_file(connection, one, {"status": "ok", "error": None, "tried_with": None, "image": image_id})
+        _put_file(connection, one, {"status": "ok", "error": None, "tried_with": None, "image": image_id})
         if one.vector is not None:
             put_vectors(connection, space_id, "images", [(image_id, one.vector)])
-        if before is not None and before != image_id:
-            _hand_over(connection, before, image_id)
-            drop_lonely_images(connection, [before])
         for source, wanted in one.captions.items():
-            _drop_other_captions(connection, image_id, source, wanted)
-            added += _add_captions(connection, space_id, image_id, source, wanted, texts)
+            added += replace_captions(connection, space_id, image_id, source, wanted, texts)
         for source, more in one.more_captions.items():
             added += _add_captions(connection, space_id, image_id, source, more, texts)
-    return added
+    return added, lost
 
 
 def _put_image(connection: Connection, one: Seen) -> int | None:
     if one.facts is not None:
-        connection.execute(upsert(image).values(sha256=one.sha256, **one.facts).on_conflict_do_nothing())
-    same = image.c.id == one.image if one.image is not None else image.c.sha256 == one.sha256
-    found = connection.execute(select(image.c.id).where(same)).scalar()
-    return None if found is None else int(found)
+        connection.execute(_NEW_IMAGE, {"sha256": one.sha256, **one.facts})
+    if one.image is not None:
+        return connection.execute(_IMAGE_BY_ID, {"wanted": one.image}).scalar()
+    return connection.execute(_IMAGE_BY_HASH, {"wanted": one.sha256}).scalar()
 
 
-def _put_file(connection: Connection, one: Seen, state: Mapping[str, Any]) -> int | None:
-    """Returns the image that this place held before."""
+def _put_file(connection: Connection, one: Seen, state: Mapping[str, Any]) -> None:
     values = {
         "root": one.root,
         "relative": one.relative,
@@ -104,16 +103,36 @@ def _put_file(connection: Connection, one: Seen, state: Mapping[str, Any]) -> in
     }
     row = one.file if one.file is not None else one.moved_from
     if row is None:
-        connection.execute(insert(file).values(**values))
-        return None
-    before = connection.execute(select(file.c.image).where(file.c.id == row)).scalar()
-    connection.execute(update(file).where(file.c.id == row).values(**values))
-    return before
+        connection.execute(_NEW_FILE, values)
+        return
+    before = connection.execute(_IMAGE_OF_FILE, {"wanted": row}).first()
+    if before is not None and "image" in state and before.image not in (None, state["image"]):
+        values["edited_from"] = before.image if before.edited_from is None else before.edited_from
+    connection.execute(update(file).where(file.c.id == row).values(values))
 
 
-def _drop_other_captions(connection: Connection, image_id: int, source: str, wanted: Sequence[str]) -> None:
+# Built once: constructing a statement costs more than running it.
+_NEW_IMAGE = upsert(image).on_conflict_do_nothing()
+_NEW_FILE = insert(file)
+_NEW_CAPTION = upsert(caption).on_conflict_do_nothing().returning(caption.c.id)
+_NEW_VECTOR = upsert(vector).on_conflict_do_nothing()
+_IMAGE_BY_ID = select(image.c.id).where(image.c.id == bindparam("wanted"))
+_IMAGE_BY_HASH = select(image.c.id).where(image.c.sha256 == bindparam("wanted"))
+_IMAGE_OF_FILE = select(file.c.image, file.c.edited_from).where(file.c.id == bindparam("wanted"))
+
+
+def replace_captions(
+    connection: Connection,
+    space_id: int,
+    image_id: int,
+    source: str,
+    wanted: Sequence[str],
+    texts: Mapping[str, NDArray[np.float32]],
+) -> int:
+    """The captions of one source become these. Returns how many were not there yet."""
     stored = select(caption.c.id, caption.c.text).where(caption.c.image == image_id, caption.c.source == source)
     drop_captions(connection, [row[0] for row in connection.execute(stored) if row[1] not in wanted])
+    return _add_captions(connection, space_id, image_id, source, wanted, texts)
 
 
 def _add_captions(
@@ -124,28 +143,51 @@ def _add_captions(
     wanted: Sequence[str],
     texts: Mapping[str, NDArray[np.float32]],
 ) -> int:
-    """Returns how many were not there yet."""
     added = 0
     for text in dict.fromkeys(wanted):
-        values = {"image": image_id, "text": text, "source": source}
-        statement = upsert(caption).values(values).on_conflict_do_nothing().returning(caption.c.id)
-        made = connection.execute(statement).scalar()
+        made = connection.execute(_NEW_CAPTION, {"image": image_id, "text": text, "source": source}).scalar()
         if made is not None:
-            put_vectors(connection, space_id, "captions", [(made, texts[text])])
             added += 1
+            if text in texts:  # else the step for captions without a vector makes one
+                put_vectors(connection, space_id, "captions", [(made, texts[text])])
     return added
 
 
-def _hand_over(connection: Connection, old: int, new: int) -> None:
-    """The file of image `old` was edited into image `new`: what people gave it goes along, if it lies nowhere else."""
-    if connection.execute(select(file.c.id).where(file.c.image == old).limit(1)).first() is not None:
-        return
-    for table, column in (
-        (caption, caption.c.source.in_(LASTING_CAPTIONS)),
-        (image_tag, image_tag.c.source == "person"),
-    ):
-        statement = update(table).prefix_with("OR IGNORE").where(table.c.image == old, column).values(image=new)
-        connection.execute(statement)
+# --- what is left behind ------------------------------------------------------------------------------------------
+
+
+def settle(connection: Connection, images: Collection[int] | None = None) -> None:
+    """Images that lie nowhere any more go. If a file was edited into another image, what people gave it goes along.
+
+    images: only these; None for all, which only who holds the index lock may ask: during a run, an image may lie
+    nowhere until the file that it was renamed to comes up.
+    """
+    edited = select(file.c.edited_from, file.c.image).where(file.c.edited_from.is_not(None)).order_by(file.c.id)
+    pairs = [(row[0], row[1]) for row in connection.execute(edited) if images is None or row[0] in images]
+    for old, new in pairs:
+        if connection.execute(select(file.c.id).where(file.c.image == old).limit(1)).first() is None:
+            for table, given in (
+                (caption, caption.c.source.in_(LASTING_CAPTIONS)),
+                (image_tag, image_tag.c.source == "person"),
+            ):
+                change = update(table).prefix_with("OR IGNORE").where(table.c.image == old, given)
+                connection.execute(change.values(image=new))
+        connection.execute(update(file).where(file.c.edited_from == old).values(edited_from=None))
+    if images is None:
+        _drop_lonely(connection, None)
+    else:
+        for some in _chunks(sorted(images)):
+            _drop_lonely(connection, some)
+
+
+def _drop_lonely(connection: Connection, images: Sequence[int] | None) -> None:
+    lonely = select(image.c.id).where(~exists().where(file.c.image == image.c.id))
+    if images is not None:
+        lonely = lonely.where(image.c.id.in_(images))
+    captions = select(caption.c.id).where(caption.c.image.in_(lonely))
+    connection.execute(delete(vector).where(vector.c.kind == "captions", vector.c.owner.in_(captions)))
+    connection.execute(delete(vector).where(vector.c.kind == "images", vector.c.owner.in_(lonely)))
+    connection.execute(delete(image).where(image.c.id.in_(lonely)))
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------
@@ -160,14 +202,14 @@ def put_vectors(
         data = row.astype("<f2").tobytes()
         values.append({"space": space_id, "kind": kind, "owner": owner, "data": data, "crc": zlib.crc32(data)})
     if values:
-        connection.execute(upsert(vector).on_conflict_do_nothing(), values)
+        connection.execute(_NEW_VECTOR, values)
 
 
 def replace_vectors(connection: Connection, space_id: int, owned: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
     """As `put_vectors` for images, but new vectors take the place of old ones, under new ids."""
-    for owner, _ in owned:
+    for some in _chunks([owner for owner, _ in owned]):
         connection.execute(
-            delete(vector).where(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner == owner)
+            delete(vector).where(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner.in_(some))
         )
     put_vectors(connection, space_id, "images", owned)
 
@@ -183,46 +225,37 @@ def put_caption_vectors(
 
 def drop_captions(connection: Connection, captions: Sequence[int]) -> None:
     """Delete captions with their vectors, in every space."""
-    for identity in captions:
-        connection.execute(delete(vector).where(vector.c.kind == "captions", vector.c.owner == identity))
-        connection.execute(delete(caption).where(caption.c.id == identity))
+    for some in _chunks(captions):
+        connection.execute(delete(vector).where(vector.c.kind == "captions", vector.c.owner.in_(some)))
+        connection.execute(delete(caption).where(caption.c.id.in_(some)))
 
 
 # --- files that go ----------------------------------------------------------------------------------------------
 
 
-def set_missing(connection: Connection, files: Iterable[int]) -> None:
-    """Files that are gone from a root that is there: they leave results and keep their vectors."""
-    values = [{"row": identity} for identity in files]
-    if values:
-        connection.execute(update(file).where(file.c.id == bindparam("row")).values(status="missing"), values)
+def set_missing(connection: Connection, files: Sequence[int]) -> None:
+    """Files that are gone from a root that is there: they leave results and keep their vectors. One that had failed
+    is read again when it comes back: no file has the size -1."""
+    size = case((file.c.status == "failed", -1), else_=file.c.size)
+    for some in _chunks(files):
+        change = update(file).where(file.c.id.in_(some))
+        connection.execute(change.values(status="missing", size=size, error=None, tried_with=None))
 
 
-def set_present(connection: Connection, files: Iterable[int]) -> None:
+def set_present(connection: Connection, files: Sequence[int]) -> None:
     """Missing files that are back with the size and time they had."""
-    values = [{"row": identity} for identity in files]
-    if values:
-        connection.execute(update(file).where(file.c.id == bindparam("row")).values(status="ok"), values)
+    for some in _chunks(files):
+        connection.execute(update(file).where(file.c.id.in_(some), file.c.status == "missing").values(status="ok"))
 
 
 def drop_files(connection: Connection, files: Sequence[int]) -> None:
     """Delete files, and the images that then lie nowhere."""
-    images = []
-    for identity in files:
-        images.append(connection.execute(select(file.c.image).where(file.c.id == identity)).scalar())
-        connection.execute(delete(file).where(file.c.id == identity))
-    drop_lonely_images(connection, [one for one in images if one is not None])
-
-
-def drop_lonely_images(connection: Connection, images: Iterable[int]) -> None:
-    """Of these images, delete those without any file, with their captions, tags and vectors."""
-    for identity in dict.fromkeys(images):
-        if connection.execute(select(file.c.id).where(file.c.image == identity).limit(1)).first() is not None:
-            continue
-        captions = connection.execute(select(caption.c.id).where(caption.c.image == identity)).scalars().all()
-        drop_captions(connection, captions)
-        connection.execute(delete(vector).where(vector.c.kind == "images", vector.c.owner == identity))
-        connection.execute(delete(image).where(image.c.id == identity))
+    images: set[int] = set()
+    for some in _chunks(files):
+        held = select(file.c.image).where(file.c.id.in_(some), file.c.image.is_not(None))
+        images.update(connection.execute(held).scalars())
+        connection.execute(delete(file).where(file.c.id.in_(some)))
+    settle(connection, images)
 
 
 # --- roots ------------------------------------------------------------------------------------------------------
@@ -246,16 +279,6 @@ def add_root(connection: Connection, path: bytes, device: str | None) -> int:
     return int(connection.execute(select(root.c.id).where(root.c.path == path)).scalar_one())
 
 
-def absorb_root(connection: Connection, inner: int, prefix: bytes, outer: int) -> None:
-    """The files of root `inner` become files of `outer`, below `prefix`; `inner` goes."""
-    rows = connection.execute(select(file.c.id, file.c.relative).where(file.c.root == inner)).all()
-    values = [{"row": row[0], "place": prefix + b"/" + row[1]} for row in rows]
-    if values:
-        change = update(file).where(file.c.id == bindparam("row"))
-        connection.execute(change.values(root=outer, relative=bindparam("place")), values)
-    connection.execute(delete(root).where(root.c.id == inner))
-
-
 def set_root(connection: Connection, root_id: int, *, path: bytes | None = None, device: str | None = None) -> None:
     """Change where a root lies, or what device it is on."""
     values: dict[str, Any] = {} if path is None else {"path": path}
@@ -263,11 +286,12 @@ def set_root(connection: Connection, root_id: int, *, path: bytes | None = None,
 
 
 def drop_root(connection: Connection, root_id: int) -> int:
-    """Delete a root with its files, and the images that then lie nowhere. Returns how many files it had."""
-    files = connection.execute(select(file.c.id).where(file.c.root == root_id)).scalars().all()
-    drop_files(connection, files)
+    """Delete a root with its files, and the images that then lie nowhere. Returns how many files it had. Only for who
+    holds the index lock."""
+    dropped = connection.execute(delete(file).where(file.c.root == root_id)).rowcount
     connection.execute(delete(root).where(root.c.id == root_id))
-    return len(files)
+    settle(connection)
+    return int(dropped)
 
 
 # --- spaces and runs --------------------------------------------------------------------------------------------
@@ -305,6 +329,11 @@ def start_run(connection: Connection, command: str) -> int:
 
 def end_run(connection: Connection, run_id: int, counts: Mapping[str, Any]) -> None:
     connection.execute(update(run).where(run.c.id == run_id).values(ended_at=_now(), counts=dict(counts)))
+
+
+def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(values), CHUNK):
+        yield values[start : start + CHUNK]
 
 
 def _now() -> datetime:
