@@ -40,6 +40,7 @@ class Catalog:
         self._writing = RLock()
         self._reader: Engine | None = None
         self._unlocked: Engine | None = None
+        self._writable = os.access(folder, os.W_OK) or not folder.exists()
         if not self.path.is_file():
             if not create:
                 raise CollectionNotFoundError(
@@ -114,7 +115,7 @@ class Catalog:
         the file is read as it lies; asked anew for each transaction, since an owner may begin to write."""
         with self._writing:
             wal, shm = (self.path.with_name(f"catalog.sqlite-{name}") for name in ("wal", "shm"))
-            if os.access(self.folder, os.W_OK) or shm.exists():
+            if self._writable or shm.exists():
                 if self._reader is None:
                     self._reader = _engine(self.path, "ro", begin="BEGIN")
                 return self._reader

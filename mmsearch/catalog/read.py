@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, and_, exists, func, null, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, exists, func, null, or_, select
 
 from mmsearch.catalog.tables import caption, file, image, root, space, vector
 
@@ -119,11 +120,17 @@ def root_has_images(connection: Connection, root_id: int) -> bool:
 
 def image_of(connection: Connection, sha256: bytes, space_id: int) -> tuple[int, bool] | None:
     """sha256 -> (image id, has a vector in the space), or None where the content is not known."""
-    has_vector = exists().where(
-        and_(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner == image.c.id)
-    )
-    row = connection.execute(select(image.c.id, has_vector).where(image.c.sha256 == sha256)).first()
+    row = connection.execute(_image_of(), {"space": space_id, "sha256": sha256}).first()
     return (row[0], bool(row[1])) if row else None
+
+
+# Statements of searches, and of each picture in a run, are built once: that costs more than running them.
+
+
+@cache
+def _image_of() -> Select[Any]:
+    mine = and_(vector.c.space == bindparam("space"), vector.c.kind == "images", vector.c.owner == image.c.id)
+    return select(image.c.id, exists().where(mine)).where(image.c.sha256 == bindparam("sha256"))
 
 
 def places(connection: Connection, image_id: int) -> list[Place]:
@@ -141,15 +148,19 @@ def present_files(connection: Connection, images: Sequence[int]) -> dict[int, li
     """image -> its present files as (root path, relative path), in the order of roots, then paths."""
     found: dict[int, list[tuple[bytes, bytes]]] = {}
     for ids in _chunks(images):
-        query = (
-            select(file.c.image, root.c.path, file.c.relative)
-            .join(root, root.c.id == file.c.root)
-            .where(file.c.image.in_(ids), file.c.status == "ok")
-            .order_by(root.c.id, file.c.relative)
-        )
-        for image_id, path, relative in connection.execute(query):
+        for image_id, path, relative in connection.execute(_present_files(), {"ids": ids}):
             found.setdefault(image_id, []).append((path, relative))
     return found
+
+
+@cache
+def _present_files() -> Select[Any]:
+    return (
+        select(file.c.image, root.c.path, file.c.relative)
+        .join(root, root.c.id == file.c.root)
+        .where(file.c.image.in_(bindparam("ids", expanding=True)), file.c.status == "ok")
+        .order_by(root.c.id, file.c.relative)
+    )
 
 
 # --- captions ---------------------------------------------------------------------------------------------------
@@ -199,6 +210,11 @@ def captions_to_encode(connection: Connection, space_id: int, above: int, limit:
 
 def spaces(connection: Connection) -> list[SpaceRow]:
     """All spaces, in the order they were made."""
+    return [SpaceRow(*row) for row in connection.execute(_spaces())]
+
+
+@cache
+def _spaces() -> Select[Any]:
     columns = (
         space.c.id,
         space.c.encoder,
@@ -209,23 +225,29 @@ def spaces(connection: Connection) -> list[SpaceRow]:
         space.c.images_generation,
         space.c.captions_generation,
     )
-    return [SpaceRow(*row) for row in connection.execute(select(*columns).order_by(space.c.id))]
+    return select(*columns).order_by(space.c.id)
 
 
 def rows_above(
     connection: Connection, space_id: int, kind: str, above: int, dimension: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
     """Chunks of (ids (m,), rows (m, dimension)) in ascending id, of the vectors with ids greater than `above`."""
-    query = (
-        select(vector.c.id, vector.c.data)
-        .where(vector.c.space == space_id, vector.c.kind == kind, vector.c.id > above)
-        .order_by(vector.c.id)
-        .execution_options(yield_per=4096)
-    )
-    for part in connection.execute(query).partitions():
+    which = {"space": space_id, "kind": kind, "above": above}
+    for part in connection.execute(_rows_above(), which).partitions():
         ids = np.array([row[0] for row in part], np.int64)
         rows = np.frombuffer(b"".join(row[1] for row in part), "<f2").astype(np.float16, copy=False)
         yield ids, rows.reshape(len(ids), dimension)
+
+
+@cache
+def _rows_above() -> Select[Any]:
+    return (
+        select(vector.c.id, vector.c.data)
+        .where(vector.c.space == bindparam("space"), vector.c.kind == bindparam("kind"))
+        .where(vector.c.id > bindparam("above"))
+        .order_by(vector.c.id)
+        .execution_options(yield_per=4096)
+    )
 
 
 def vectors_with_checksums(connection: Connection) -> Iterator[tuple[int, int, bytes, int]]:
@@ -253,9 +275,14 @@ def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[F
     """Of these vectors, those whose image has a present file, with what they belong to; in no order."""
     found: list[Found] = []
     for ids in _chunks(list(vectors)):
-        rows = connection.execute(_with_image(kind).where(vector.c.id.in_(ids)))
+        rows = connection.execute(_visible(kind), {"ids": ids})
         found += [Found(row[0], row[1], row[2], row[3], np.frombuffer(row[4], "<f2")) for row in rows]
     return found
+
+
+@cache
+def _visible(kind: str) -> Select[Any]:
+    return _with_image(kind).where(vector.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def visible_ids(connection: Connection, space_id: int, kind: str) -> NDArray[np.int64]:
