@@ -88,7 +88,9 @@ class TrainedEncoder:
         if not texts:
             return rows
         tower, tokenizer = self._text_tower()
-        tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+        # Arguments that are not UTF-8 arrive as lone surrogates, which the tokenizer refuses.
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]
+        tokens = [encoding.ids for encoding in tokenizer.encode_batch(clean)]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))  # like lengths together: little padding
         for start in range(0, len(order), TEXT_BATCH):
             which = order[start : start + TEXT_BATCH]

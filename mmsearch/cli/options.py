@@ -1,0 +1,43 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def _given_before_the_command(context: typer.Context, value: str | None) -> str | None:
+    """`mmsearch -c trips query beach` means the same as `mmsearch query -c trips beach`."""
+    if value is not None:
+        return value
+    before: str | None = context.find_root().params.get("collection")
+    return before
+
+
+Collection = Annotated[
+    str | None,
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="NAME|DIR",
+        callback=_given_before_the_command,
+        help="The collection to use: a name, or a folder where it has a path separator. "
+        "Without it: MMSEARCH_COLLECTION, else `default`.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The encoder: `lite`, or one that `mmsearch models` describes. Without it: the collection's current one.",
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where a large model runs: auto, cpu, cuda, cuda:1, mps.")
+]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="NAME", help="How a large model calculates: auto, fp32, bf16, fp16.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,0 +1,1 @@
+"""Results -> text, tables, JSON. Functions of plain records; nothing here prints."""

@@ -1,0 +1,75 @@
+"""What happened and what is there, in plain lines that read the same on a terminal and in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mmsearch.render.text import count, printable
+from mmsearch.types import IndexReport, SpaceStatus, Status
+
+if TYPE_CHECKING:
+    from mmsearch.encoders.registry import ModelInfo
+
+
+def index_report(report: IndexReport) -> str:
+    """One line. What did not happen is not mentioned, but for new and unchanged."""
+    counts = ((report.changed, "changed"), (report.moved, "moved"), (report.removed, "removed"))
+    parts = [f"{report.new:,} new", *(f"{number:,} {word}" for number, word in counts if number)]
+    parts.append(f"{report.unchanged:,} unchanged")
+    if report.missing:
+        parts.append(f"{report.missing:,} missing")
+    if report.failed:
+        parts.append(f"{report.failed:,} failed")
+    if report.captions:
+        parts.append(count(report.captions, "caption"))
+    rate = f", {report.images_per_second:,.0f} pictures a second" if report.images_per_second >= 1 else ""
+    return f"{', '.join(parts)}; {report.seconds:.1f} s{rate} ({printable(report.space)})"
+
+
+def status(status: Status) -> str:
+    """A block of lines; failed files come last, because there may be many."""
+    lines = [
+        f"Collection  {printable(str(status.collection))}",
+        f"Pictures    {status.images:,}",
+        f"Captions    {status.captions:,}",
+    ]
+    if status.missing:
+        gone = count(status.missing, "file is", "files are")
+        lines.append(f"Missing     {gone} gone from a folder that is there (`mmsearch index --prune` forgets them)")
+    lines += ["", "Folders" if status.roots else "No folders yet; add some with `mmsearch index FOLDER`."]
+    for root in status.roots:
+        lines.append(
+            f"  {printable(str(root.path))}: {count(root.files, 'file')}{'' if root.present else ', AWAY now'}"
+        )
+    if status.spaces:
+        lines += ["", "Encoders", *(f"  {_space(space)}" for space in status.spaces)]
+    if status.failed:
+        lines += ["", f"Failed      {count(len(status.failed), 'file')}; each is tried again when it changes"]
+        lines += [f"  {printable(str(failed.path))}: {printable(failed.error)}" for failed in status.failed]
+    return "\n".join(lines)
+
+
+def _space(space: SpaceStatus) -> str:
+    marks = [mark for mark, true in (("current", space.current), ("not complete yet", not space.ready)) if true]
+    held = f"{count(space.images, 'picture')}, {count(space.captions, 'caption')}, {space.dimension} dimensions"
+    index = f"{space.index.kind} index, {'exact' if space.index.exact else 'approximate'}"
+    marked = f" ({', '.join(marks)})" if marks else ""
+    return f"{printable(space.encoder)}{marked}: {held}; {index}"
+
+
+def models(models: Iterable[ModelInfo]) -> str:
+    """Two lines a model: name and whether it is here, then what it is."""
+    return "\n".join(line for model in models for line in _model(model))
+
+
+def _model(model: ModelInfo) -> tuple[str, str]:
+    facts = [
+        "here" if model.weights else "not here",
+        f"{model.megabytes:,} MB" if model.megabytes else "",
+        f"{model.dimension} dimensions" if model.dimension else "",
+        model.languages or "",
+        model.licence or "",
+        f"needs mmsearch[{model.extra}]" if model.extra else "",
+    ]
+    return f"{printable(model.name)}  ({', '.join(filter(None, facts))})", f"    {printable(model.summary)}"
