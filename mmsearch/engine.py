@@ -137,11 +137,15 @@ class Engine:
             prune=prune,
             limits=self._limits,
         )
-        with self._catalog.reading() as connection:
-            only_keys = not order.folders and not read.roots(connection) and bool(read.count_files(connection))
+
+        def choose_encoder() -> Encoder | None:
+            with self._catalog.reading() as connection:
+                only_keys = not order.folders and not read.roots(connection) and bool(read.count_files(connection))
+            return None if only_keys else self._own_encoder()
+
         return indexing.index(
             self._catalog,
-            None if only_keys else self._own_encoder(),
+            choose_encoder,
             order,
             on_progress=on_progress or (lambda _: None),
             cancel=cancel or Event(),

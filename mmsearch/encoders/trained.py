@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,8 @@ class TrainedEncoder:
 
     def _open(self, file: str, threads: int) -> InferenceSession:
         """threads: 0 means all cores."""
+        # Read when the library is loaded: without it, a session file is written, and usage may be reported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
