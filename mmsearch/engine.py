@@ -138,6 +138,10 @@ class Engine:
             limits=self._limits,
         )
 
+        if not self._catalog.exists:  # what cannot be indexed leaves no empty collection behind
+            roots.check_new(order.folders)
+            self._own_encoder()
+
         def choose_encoder() -> Encoder | None:
             with self._catalog.reading() as connection:
                 only_keys = not order.folders and not read.roots(connection) and bool(read.count_files(connection))
@@ -290,6 +294,8 @@ class Engine:
         if self._model is not None and not isinstance(self._model, str):
             return self._model
         name = self._model
+        if name is None and not self._catalog.exists:
+            name = DEFAULT_MODEL
         if name is None:
             with self._catalog.reading() as connection:
                 name = next((one.encoder for one in read.spaces(connection) if one.current), DEFAULT_MODEL)

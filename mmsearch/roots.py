@@ -43,6 +43,15 @@ def check_folders(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
     return real
 
 
+def check_new(folders: Sequence[bytes]) -> None:
+    """What a collection that has no roots yet can be made of. UsageError where `resolve` would raise it."""
+    if not folders:
+        raise _no_roots()
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise _no_folder(folder)
+
+
 def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
     """Folders -> scopes, adding roots that are new. Without folders: all known roots.
 
@@ -53,7 +62,7 @@ def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
     if not folders:
         known = read.roots(connection)
         if not known:
-            raise UsageError("This collection has no folders yet; name one, as in `mmsearch index ./images`.")
+            raise _no_roots()
         return [Scope(root, b"") for root in known]
     scopes: list[Scope] = []
     for folder in folders:
@@ -186,6 +195,10 @@ def _relative(path: bytes, folder: bytes) -> bytes:
 
 def _has_files(connection: Connection, scope: Scope) -> bool:
     return bool(read.files_below(connection, scope.root.id, scope.under, space_id=0))
+
+
+def _no_roots() -> UsageError:
+    return UsageError("This collection has no folders yet; name one, as in `mmsearch index ./images`.")
 
 
 def _no_folder(folder: bytes) -> UsageError:

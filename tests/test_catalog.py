@@ -23,8 +23,15 @@ from mmsearch.settings import shipped_folder
 from tests.toy import ToyEncoder
 
 
+def made(folder: Path) -> Catalog:
+    """A collection is made when it is first used."""
+    catalog = Catalog(folder, create=True)
+    with catalog.reading():
+        return catalog
+
+
 def test_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
-    with Catalog(tmp_path / "c", create=True).reading() as connection:
+    with made(tmp_path / "c").reading() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     assert [one for one in differences if "caption_fts" not in str(one)] == []
 
@@ -35,7 +42,7 @@ def test_the_newest_migration_is_the_schema() -> None:
 
 
 def test_wal_foreign_keys_and_durable_commits(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path / "c", create=True)
+    catalog = made(tmp_path / "c")
     with catalog.writing() as connection:
         pragmas = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -47,16 +54,16 @@ def test_wal_foreign_keys_and_durable_commits(tmp_path: Path) -> None:
 
 
 def test_readers_cannot_write(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path / "c", create=True)
+    catalog = made(tmp_path / "c")
     with pytest.raises(errors.CollectionError, match="readonly"), catalog.reading() as connection:
         connection.exec_driver_sql("DELETE FROM root")
 
 
 def test_opening_imports_no_alembic(tmp_path: Path) -> None:
-    Catalog(tmp_path / "c", create=True).close()
+    made(tmp_path / "c").close()
     program = (
         "import sys; from pathlib import Path; from mmsearch.catalog.catalog import Catalog; "
-        f"Catalog(Path({str(tmp_path / 'c')!r}), create=True); print('alembic' in sys.modules)"
+        f"Catalog(Path({str(tmp_path / 'c')!r}), create=True).reading().__enter__(); print('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
@@ -67,10 +74,20 @@ def test_a_collection_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_opening_alone_makes_nothing(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "c", model=ToyEncoder()) as engine:
+        for folders in ([], [tmp_path / "nowhere"]):
+            with pytest.raises(errors.UsageError):
+                engine.index(folders)
+    with Engine.open(tmp_path / "c", model="no such model") as engine, pytest.raises(errors.UnknownModelError):
+        engine.index(tmp_path)
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_place_where_none_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.CollectionError, match="cannot be made"):
-        Catalog(tmp_path / "file" / "c", create=True)
+        made(tmp_path / "file" / "c")
 
 
 def set_schema(folder: Path, value: str) -> None:
@@ -80,7 +97,7 @@ def set_schema(folder: Path, value: str) -> None:
 
 
 def test_a_newer_collection_is_left_alone(tmp_path: Path) -> None:
-    Catalog(tmp_path, create=True).close()
+    made(tmp_path).close()
     set_schema(tmp_path, "9999")
     before = (tmp_path / "catalog.sqlite").read_bytes()
     for create in (True, False):
@@ -96,7 +113,7 @@ def test_an_older_collection_is_upgraded_by_writers_only(tmp_path: Path) -> None
     )
     with pytest.raises(errors.SchemaError, match="`mmsearch index` upgrades it"):
         Catalog(tmp_path, create=False)
-    Catalog(tmp_path, create=True).close()
+    made(tmp_path).close()
     Catalog(tmp_path, create=False).close()
 
 
@@ -136,18 +153,18 @@ def test_a_file_system_that_cannot_lock(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(errors.LockError, match="cannot lock files .* local disk"):
-        Catalog(tmp_path / "c", create=True)
+        made(tmp_path / "c")
 
 
 def test_a_writer_that_waits_too_long_says_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "WRITE_PATIENCE_SECONDS", 0.05)
-    first, second = Catalog(tmp_path, create=True), Catalog(tmp_path, create=True)
+    first, second = made(tmp_path), made(tmp_path)
     with first.writing(), pytest.raises(errors.LockError, match=r"by process \d+ on "), second.writing():
         raise AssertionError("two writers at once")
 
 
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path, create=True)
+    catalog = made(tmp_path)
     with pytest.raises(ZeroDivisionError), catalog.writing() as connection:
         write.add_root(connection, b"/somewhere", None)
         raise ZeroDivisionError
@@ -156,7 +173,7 @@ def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_vector_ids_are_never_used_again(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path, create=True)
+    catalog = made(tmp_path)
     with catalog.writing() as connection:
         space = write.add_space(connection, "x", "x", 2, "ready")
         row = np.array([1, 0], np.float32)
@@ -170,7 +187,7 @@ def test_vector_ids_are_never_used_again(tmp_path: Path) -> None:
 
 
 def test_the_word_index_follows_the_captions(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path, create=True)
+    catalog = made(tmp_path)
 
     def matches(word: str) -> list[str]:
         with catalog.reading() as connection:

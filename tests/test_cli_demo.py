@@ -22,7 +22,7 @@ ACCEPTED = {
     "guitar": {"clip_080.jpg", "clip_081.jpg"},
     "a cup of coffee": {"clip_045.jpg", "photo_coffee.jpg"},
     "penguin": {"clip_060.jpg"},
-    "a lighthouse by the sea": {"clip_027.jpg"},
+    "killer whale": {"clip_061.webp"},
     "someone riding a bicycle": {"clip_012.jpg"},
     "strawberry": {"clip_035.jpg", "clip_036.jpg"},
     "a photographer with his camera": {"photo_camera.jpg"},

@@ -313,7 +313,7 @@ def test_two_roots_and_removing_one(engine: Engine, images: Path, tmp_path: Path
 def test_what_is_no_folder_is_refused(engine: Engine, images: Path, name: str) -> None:
     with pytest.raises(errors.UsageError, match="folder"):
         engine.index(images.parent / name)
-    assert not state(engine.folder)["roots"]
+    assert not engine.folder.exists()
 
 
 def test_without_folders_there_must_be_roots(engine: Engine) -> None:

@@ -30,7 +30,8 @@ class Catalog:
     """The catalog of the collection in `folder`. Safe for several threads; each transaction has its connection."""
 
     def __init__(self, folder: Path, *, create: bool) -> None:
-        """create: make the collection if there is none and migrate an older one; without it, neither.
+        """create: make the collection, when it is first used, if there is none, and migrate an older one; without it,
+        neither.
 
         Raises CollectionNotFoundError, SchemaError (older or newer), DamagedError, CollectionError.
         """
@@ -40,31 +41,33 @@ class Catalog:
         self._writing = RLock()
         self._reader: Engine | None = None
         self._unlocked: Engine | None = None
-        self._writable = os.access(folder, os.W_OK) or not folder.exists()
-        if not self.path.is_file():
-            if not create:
-                raise CollectionNotFoundError(
-                    f"There is no collection at {folder}; make it with `mmsearch index FOLDER` or name another with -c."
-                )
+        self._create = create
+        self._ready = False
+        if self.exists:
             self._make()
-        self._check_schema(migrate=create)
+        elif not create:
+            raise CollectionNotFoundError(
+                f"There is no collection at {folder}; make it with `mmsearch index FOLDER` or name another with -c."
+            )
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has been made."""
+        return self.path.is_file()
 
     # --- transactions ---------------------------------------------------------------------------------------------
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only transaction that sees one state of the catalog."""
-        engine = self._reader_engine()
-        with (
-            _translated(self.path, unlocked=engine is self._unlocked),
-            engine.connect() as connection,
-            connection.begin(),
-        ):
+        self._make()
+        with self._read_transaction() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One write transaction: committed when the block ends, rolled back when it raises."""
+        self._make()
         deadline = time.monotonic() + WRITE_PATIENCE_SECONDS
         holder: list[str] = []
         with (
@@ -90,6 +93,7 @@ class Catalog:
     @contextmanager
     def index_run(self, on_wait: Callable[[str], None], cancelled: Callable[[], bool]) -> Iterator[bool]:
         """Hold `index.lock`; yields False when `cancelled` ended the wait for it."""
+        self._make()
         with locked(self.folder / "index.lock", on_wait=on_wait, give_up=cancelled, pause=0.1) as held:
             yield held
 
@@ -108,6 +112,16 @@ class Catalog:
                     self._writer.dispose()
                 self._writer = None
 
+    @contextmanager
+    def _read_transaction(self) -> Iterator[Connection]:
+        engine = self._reader_engine()
+        with (
+            _translated(self.path, unlocked=engine is self._unlocked),
+            engine.connect() as connection,
+            connection.begin(),
+        ):
+            yield connection
+
     # --- opening --------------------------------------------------------------------------------------------------
 
     def _reader_engine(self) -> Engine:
@@ -115,7 +129,7 @@ class Catalog:
         the file is read as it lies; asked anew for each transaction, since an owner may begin to write."""
         with self._writing:
             wal, shm = (self.path.with_name(f"catalog.sqlite-{name}") for name in ("wal", "shm"))
-            if self._writable or shm.exists():
+            if shm.exists() or os.access(self.folder, os.W_OK):
                 if self._reader is None:
                     self._reader = _engine(self.path, "ro", begin="BEGIN")
                 return self._reader
@@ -129,13 +143,20 @@ class Catalog:
             return self._unlocked
 
     def _make(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CollectionError(f"The collection {self.folder} cannot be made: {error.strerror}.") from error
-        self._migrate()
+        """Make sure, once, that the collection is there and has the schema of this program."""
+        if self._ready:
+            return
+        if self.exists:
+            self._check_schema()
+        else:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CollectionError(f"The collection {self.folder} cannot be made: {error.strerror}.") from error
+            self._migrate()
+        self._ready = True
 
-    def _check_schema(self, *, migrate: bool) -> None:
+    def _check_schema(self) -> None:
         found = self._schema()
         if found == SCHEMA:
             return
@@ -144,7 +165,7 @@ class Catalog:
                 f"{self.folder} was written by a newer mmsearch (schema {found}, this one reads {SCHEMA}); "
                 "update mmsearch to use it."
             )
-        if not migrate:
+        if not self._create:
             raise SchemaError(
                 f"{self.folder} was written by an older mmsearch (schema {found or 'none'}, this one reads {SCHEMA}); "
                 "`mmsearch index` upgrades it."
@@ -152,7 +173,7 @@ class Catalog:
         self._migrate()
 
     def _schema(self) -> str:
-        with self.reading() as connection:
+        with self._read_transaction() as connection:
             exists = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first()
             row = exists and connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
             return str(row[0]) if row else ""

@@ -23,7 +23,7 @@ QUERIES = (
     "guitar",
     "a cup of coffee",
     "penguin",
-    "a lighthouse by the sea",
+    "killer whale",
     "someone riding a bicycle",
     "strawberry",
     "a photographer with his camera",
