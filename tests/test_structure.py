@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "settings"),
     ("files", "metadata", "decode", "captions", "query", "metrics"),
     ("encoders", "vectors", "catalog"),
-    ("roots", "refreshing", "indexing", "searching", "adding", "verifying", "evaluation"),
+    ("roots", "refreshing", "captioning", "indexing", "searching", "adding", "verifying", "evaluation"),
     ("engine",),
     ("training",),
     ("render",),
