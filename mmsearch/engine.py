@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Event, RLock
 from typing import TYPE_CHECKING, Self
@@ -22,8 +23,15 @@ from mmsearch.catalog import read
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import SpaceRow
 from mmsearch.encoders.protocol import Encoder
-from mmsearch.encoders.registry import load_encoder
-from mmsearch.errors import ModelError, SpaceNotFoundError, WeightsMismatchError
+from mmsearch.encoders.registry import BUILTIN, ENTRY_POINTS, load_encoder
+from mmsearch.errors import (
+    CollectionError,
+    CollectionNotFoundError,
+    ModelError,
+    SpaceNotFoundError,
+    UsageError,
+    WeightsMismatchError,
+)
 from mmsearch.query import Query, Term
 from mmsearch.searching import View, search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
@@ -42,7 +50,7 @@ from mmsearch.types import (
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from PIL import Image
 
 
@@ -52,7 +60,8 @@ class Engine:
     def __init__(
         self, catalog: Catalog, model: str | Encoder | None, device: str, precision: str, limits: Limits
     ) -> None:
-        self._catalog = catalog
+        self._opened = catalog
+        self._closed, self._was_there = False, False
         self._model, self._device, self._precision, self._limits = model, device, precision, limits
         self._lock = RLock()
         self._encoders: dict[str, Encoder] = {}
@@ -87,15 +96,17 @@ class Engine:
     @property
     def folder(self) -> Path:
         """Where the collection lies."""
-        return self._catalog.folder
+        return self._opened.folder
 
     def close(self) -> None:
-        """Close the collection. Searches still running on other threads may fail."""
+        """Close the collection; whatever is asked of it after that raises CollectionError, also of searches that
+        still run on other threads."""
         with self._lock:
+            self._closed = True
             for view in self._views.values():
                 view.close()
             self._views.clear()
-            self._catalog.close()
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -103,14 +114,27 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def _catalog(self) -> Catalog:
+        """The catalog, for as long as it may be used: SQLite goes on for a while with files that were deleted."""
+        if self._closed:
+            raise CollectionError(f"This collection is closed ({self.folder}); open it again with Engine.open.")
+        if self._opened.exists:
+            self._was_there = True
+        elif self._was_there:
+            raise CollectionNotFoundError(
+                f"The collection {self.folder} is not there any more; mount its disk, or open it again to begin anew."
+            )
+        return self._opened
+
     # --- indexing -------------------------------------------------------------------------------------------------
 
     def index(
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         *,
-        captions: Sequence[str | os.PathLike[str]] = (),
-        exclude: Sequence[str] = (),
+        captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        exclude: str | Sequence[str] = (),
         prune: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
@@ -119,7 +143,8 @@ class Engine:
         Whatever was added by key takes part in the vector indexes that a run builds.
 
         captions: tables of captions (CSV with `image,caption`, Kaggle's captions.txt, JSON lines).
-        exclude: gitignore patterns, relative to each root. prune: delete what is gone from roots that are there.
+        exclude: gitignore patterns, relative to each root. A single path, table or pattern may stand alone.
+        prune: delete what is gone from roots that are there.
         on_progress: called on this thread, often. cancel: set it from another thread to stop after the current batch;
         what was committed is kept. Waits while another run is at work on the collection.
 
@@ -130,6 +155,10 @@ class Engine:
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
+        if isinstance(captions, str | os.PathLike):
+            captions = [captions]
+        if isinstance(exclude, str):
+            exclude = [exclude]
         order = indexing.Order(
             folders=tuple(roots.check_folders(paths)),
             captions=tuple(Path(path) for path in captions),
@@ -163,28 +192,32 @@ class Engine:
     ) -> int:
         """Add one picture under the application's own key; what the key held before is replaced.
 
-        content: the bytes of a picture file, a Pillow picture, or an array (height, width, 3) uint8.
-        metadata: any of caption (text, or a sequence of texts), taken_at (datetime), camera, lens, latitude,
-        longitude; they outrank what is embedded in the picture. Returns the id of the image.
+        content: the bytes of a picture file, a Pillow picture, or an array (height, width, 3) uint8. Pictures without
+        a file are the same image when they look the same. Returns the id of the image.
+        metadata: any of caption (text, or a sequence of texts), taken_at (datetime; of one with a time zone the clock
+        time is kept), camera, lens, latitude, longitude (degrees). They outrank what is embedded in the picture and
+        what was given before; what is not given stays. Captions given under a key that is new to the image add to
+        those it has; under a key that it has already, they replace all that were given.
 
-        Raises UsageError for a picture that cannot be read or metadata that is not known.
+        Raises UsageError for a picture that cannot be read or metadata that is not known or not what it should be.
         """
         from mmsearch import adding
 
         return adding.add(self._catalog, self._own_encoder(), key, content, metadata or {}, self._limits)
 
-    def add_vectors(self, keys: Sequence[str], vectors: NDArray[np.float32], *, space: str | None = None) -> int:
+    def add_vectors(self, keys: Sequence[str], vectors: ArrayLike, *, space: str | None = None) -> int:
         """Add vectors that were made elsewhere: (n, dimension) floats of any length but zero, one for each key.
 
         space: the name of a space of the application's own, made when it is new and searched with
         `Term(vector=...)`; without one, the space of this engine's encoder, whose vectors they must be.
-        A key that `add` knows gets its vector in that space; another becomes an image without content.
-        Returns how many were stored. Raises UsageError where shapes do not fit.
+        A key that `add` knows gets its vector in that space, in place of the one it had; another becomes an image
+        without content. Vectors in a space of its own stay with a key when `add` gives it content.
+        Returns how many were stored. Raises UsageError where shapes do not fit, or two keys of one image differ.
         """
         from mmsearch import adding
 
-        encoder = self._own_encoder().space if space is None else None
-        return adding.add_vectors(self._catalog, encoder or space or "", keys, vectors)
+        chosen = self._own_encoder().space if space is None else space
+        return adding.add_vectors(self._catalog, chosen, keys, vectors)
 
     def remove(self, keys: Sequence[str]) -> int:
         """Remove what was added under these keys; returns how many there were. Keys not known are passed over."""
@@ -214,11 +247,15 @@ class Engine:
             query = Term(text=query)
         if isinstance(query, Term):
             query = Query((query,))
+        if not isinstance(query, Query):
+            raise UsageError(f"A query is a text, a Term or a Query, not {type(query).__name__}.")
+        if k is not None and not isinstance(k, int):
+            raise UsageError(f"k is {k!r}; it must be a whole number.")
         query = replace(query, k=query.k if k is None else k, find=query.find if find is None else find)
         with self._catalog.reading() as connection:
             space = self._asked_space(read.spaces(connection))
         if space is None:
-            return SearchResult(DEFAULT_MODEL, True, ())
+            return SearchResult(self._asked_name() or DEFAULT_MODEL, True, ())
         view = self._view(space)
         view.preload(space, query.find)
         encoder = self._encoder_of(space) if any(term.vector is None for term in query.terms) else None
@@ -269,13 +306,12 @@ class Engine:
 
     def _asked_space(self, spaces: Sequence[SpaceRow]) -> SpaceRow | None:
         """The space to search; None in a collection without any. The newest where several have the name."""
-        if self._model is None:
+        name = self._asked_name()
+        if self._model is None or name is None:
             return next((space for space in spaces if space.current), None)
         if isinstance(self._model, str):
-            name = self._named(self._model)
             found = [space for space in spaces if space.encoder == name]
         else:
-            name = self._model.space.name
             found = [space for space in spaces if space.fingerprint == self._model.space.fingerprint]
         if found or not spaces:
             return found[-1] if found else None
@@ -285,9 +321,19 @@ class Engine:
             f"`mmsearch index --model {name}` makes them."
         )
 
-    def _named(self, model: str) -> str:
-        """A folder is stored by its absolute path."""
-        return str(Path(model).absolute()) if os.path.isdir(model) else model
+    def _asked_name(self) -> str | None:
+        """What the space of the model that was asked for is called; None when none was. A folder that training wrote
+        is stored by its absolute path, but the registry looks for other encoders of that name first."""
+        from mmsearch.encoders.trained import MANIFEST
+
+        if self._model is None:
+            return None
+        if not isinstance(self._model, str):
+            return self._model.space.name
+        if self._model in BUILTIN or self._model in entry_points(group=ENTRY_POINTS).names:
+            return self._model
+        folder = Path(self._model).expanduser().absolute()
+        return str(folder) if (folder / MANIFEST).is_file() else self._model
 
     def _own_encoder(self) -> Encoder:
         """The encoder that new pictures are encoded with."""
@@ -298,13 +344,15 @@ class Engine:
             name = DEFAULT_MODEL
         if name is None:
             with self._catalog.reading() as connection:
-                name = next((one.encoder for one in read.spaces(connection) if one.current), DEFAULT_MODEL)
+                made = [one for one in read.spaces(connection) if not one.fingerprint.startswith(read.GIVEN)]
+            newest = made[-1].encoder if made else DEFAULT_MODEL
+            name = next((one.encoder for one in made if one.current), newest)
         return self._load(name)
 
     def _encoder_of(self, space: SpaceRow) -> Encoder:
         encoder = self._model if self._model is not None and not isinstance(self._model, str) else None
         if encoder is None:
-            if space.fingerprint.startswith("given:"):
+            if space.fingerprint.startswith(read.GIVEN):
                 raise ModelError(
                     f"The vectors of {space.encoder} were given by an application; "
                     "search them with a vector, as in Term(vector=...)."
@@ -326,5 +374,5 @@ class Engine:
     def _view(self, space: SpaceRow) -> View:
         with self._lock:
             if space.id not in self._views:
-                self._views[space.id] = View(self.folder, space)
+                self._views[space.id] = View(self._catalog.folder, space)
             return self._views[space.id]

@@ -5,7 +5,7 @@
     ├── CollectionError            a collection cannot be used (exit code 4)
     │   ├── CollectionNotFoundError    there is none at that place
     │   ├── SchemaError                written by an older or a newer program
-    │   ├── LockError                  the file system cannot lock
+    │   ├── LockError                  the file system cannot lock, or another program holds the lock for too long
     │   └── DamagedError               its contents contradict their checksums
     ├── ModelError                 an encoder cannot be used (exit code 4)
     │   ├── UnknownModelError          no encoder of that name
@@ -40,7 +40,7 @@ class SchemaError(CollectionError):
 
 
 class LockError(CollectionError):
-    """The file system of the collection cannot lock files."""
+    """The file system of the collection cannot lock files; or another program holds its lock: try again later."""
 
 
 class DamagedError(CollectionError):

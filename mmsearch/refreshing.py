@@ -69,6 +69,8 @@ def _build(connection: Connection, folder: Path, space: SpaceRow, kind: str) -> 
     """The name of a new generation; never one that was used before."""
     newest = read.newest_vector(connection, space.id, kind)
     used = {path.name for path in folder.glob(f"{kind}-*")}
+    if (lost := space.generation(kind)) is not None:
+        used.add(lost)  # open engines tell generations apart by their names
     name = next(name for number in range(len(used) + 1) if (name := f"{kind}-{newest}-{number}") not in used)
     generations.write_generation(
         folder,

@@ -385,3 +385,19 @@ def images_without_vector(connection: Connection, space_id: int) -> int:
 def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
     for start in range(0, len(values), CHUNK):
         yield values[start : start + CHUNK]
+
+
+# --- what applications give -------------------------------------------------------------------------------------
+
+GIVEN = "given:"  # begins the fingerprint of a space whose vectors an application makes
+
+
+def images_of_keys(connection: Connection, keys: Sequence[bytes]) -> dict[bytes, int]:
+    """key -> image, of those keys that are known."""
+    found: dict[bytes, int] = {}
+    for start in range(0, len(keys), CHUNK):
+        some = keys[start : start + CHUNK]
+        query = select(file.c.relative, file.c.image).join(root, root.c.id == file.c.root)
+        query = query.where(root.c.path == b"", file.c.relative.in_(some), file.c.image.is_not(None))
+        found.update((row[0], row[1]) for row in connection.execute(query))
+    return found

@@ -338,3 +338,19 @@ def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+# --- what applications give -------------------------------------------------------------------------------------
+
+
+def set_facts(connection: Connection, image_id: int, values: Mapping[str, Any]) -> None:
+    """Columns of an image become these."""
+    connection.execute(update(image).where(image.c.id == image_id).values(**values))
+
+
+def move_vectors(connection: Connection, spaces: Sequence[int], old: int, new: int) -> None:
+    """The vectors of image `old` in these spaces become those of `new`, if `old` has no content; what `new` has of
+    its own stays."""
+    empty = select(image.c.id).where(image.c.id == old, image.c.width.is_(None))
+    change = update(vector).prefix_with("OR IGNORE").where(vector.c.owner.in_(empty), vector.c.kind == "images")
+    connection.execute(change.where(vector.c.space.in_(spaces)).values(owner=new))

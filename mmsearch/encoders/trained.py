@@ -193,6 +193,8 @@ def _problem(manifest: Any) -> str | None:
             return f"{key} is {value!r}, not a whole number from {lowest} to {highest}"
     if manifest.get("preprocessing") != PREPROCESSING:
         return f"its preprocessing is {manifest.get('preprocessing')!r}, this program does {PREPROCESSING!r}"
+    if not isinstance(manifest.get("facts", {}), dict):
+        return "facts is no JSON object"
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) != set(FILES):
         return f"files must name exactly {', '.join(FILES)}"
