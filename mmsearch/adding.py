@@ -109,7 +109,7 @@ def add_vectors(catalog: Catalog, space: Space | str, keys: Sequence[str], vecto
             if stored.dimension != rows.shape[1]:
                 raise UsageError(f"Vectors of {space.name} have {stored.dimension} numbers, not {rows.shape[1]}.")
             root = write.add_root(connection, b"", None)
-            owners = [write.image_for_key(connection, root, place) for place in places[part]]
+            owners = write.images_for_keys(connection, root, places[part])
             write.replace_vectors(connection, identity, list(zip(owners, rows[part], strict=True)))
     return len(places)
 

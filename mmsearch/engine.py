@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Event, RLock
@@ -255,7 +256,7 @@ class Engine:
         with self._catalog.reading() as connection:
             space = self._asked_space(read.spaces(connection))
         if space is None:
-            return SearchResult(self._asked_name() or DEFAULT_MODEL, True, ())
+            return SearchResult(self._asked_name or DEFAULT_MODEL, True, ())
         view = self._view(space)
         view.preload(space, query.find)
         encoder = self._encoder_of(space) if any(term.vector is None for term in query.terms) else None
@@ -306,7 +307,7 @@ class Engine:
 
     def _asked_space(self, spaces: Sequence[SpaceRow]) -> SpaceRow | None:
         """The space to search; None in a collection without any. The newest where several have the name."""
-        name = self._asked_name()
+        name = self._asked_name
         if self._model is None or name is None:
             return next((space for space in spaces if space.current), None)
         if isinstance(self._model, str):
@@ -321,6 +322,7 @@ class Engine:
             f"`mmsearch index --model {name}` makes them."
         )
 
+    @cached_property
     def _asked_name(self) -> str | None:
         """What the space of the model that was asked for is called; None when none was. A folder that training wrote
         is stored by its absolute path, but the registry looks for other encoders of that name first."""

@@ -9,15 +9,17 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, case, delete, exists, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from mmsearch.catalog.read import CHUNK
+from mmsearch.catalog.read import CHUNK, images_of_keys
 from mmsearch.catalog.tables import caption, file, image, image_tag, root, run, space, vector
+
+_T = TypeVar("_T")
 
 # Captions and tags by these hands belong to the place, not to the content: they stay when a file is edited.
 LASTING_CAPTIONS = ("table", "given")
@@ -261,16 +263,22 @@ def drop_files(connection: Connection, files: Sequence[int]) -> None:
 # --- roots ------------------------------------------------------------------------------------------------------
 
 
-def image_for_key(connection: Connection, root_id: int, key: bytes) -> int:
-    """The image under a key; one without content, known by the key alone, where there is none."""
-    found = connection.execute(select(file.c.image).where(file.c.root == root_id, file.c.relative == key)).scalar()
-    if found is not None:
-        return int(found)
-    sha256 = hashlib.sha256(b"mmsearch key\0" + key).digest()
-    connection.execute(upsert(image).values(sha256=sha256).on_conflict_do_nothing())
-    identity = int(connection.execute(select(image.c.id).where(image.c.sha256 == sha256)).scalar_one())
-    connection.execute(insert(file).values(root=root_id, relative=key, size=0, mtime_ns=0, image=identity, status="ok"))
-    return identity
+def images_for_keys(connection: Connection, root_id: int, keys: Sequence[bytes]) -> list[int]:
+    """The image under each key; one without content, known by the key alone, where there is none."""
+    there = images_of_keys(connection, keys)
+    new = {key: hashlib.sha256(b"mmsearch key\0" + key).digest() for key in keys if key not in there}
+    if new:
+        connection.execute(_NEW_IMAGE, [{"sha256": sha256} for sha256 in new.values()])
+        made: dict[bytes, int] = {}
+        for some in _chunks(list(new.values())):
+            rows = connection.execute(select(image.c.sha256, image.c.id).where(image.c.sha256.in_(some)))
+            made.update((row[0], row[1]) for row in rows)
+        place = {"root": root_id, "size": 0, "mtime_ns": 0, "status": "ok"}
+        connection.execute(
+            _NEW_FILE, [{**place, "relative": key, "image": made[sha256]} for key, sha256 in new.items()]
+        )
+        there |= {key: made[sha256] for key, sha256 in new.items()}
+    return [there[key] for key in keys]
 
 
 def add_root(connection: Connection, path: bytes, device: str | None) -> int:
@@ -331,7 +339,7 @@ def end_run(connection: Connection, run_id: int, counts: Mapping[str, Any]) -> N
     connection.execute(update(run).where(run.c.id == run_id).values(ended_at=_now(), counts=dict(counts)))
 
 
-def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
+def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(values), CHUNK):
         yield values[start : start + CHUNK]
 
