@@ -216,43 +216,48 @@ def _exact_scores(vector: NDArray[np.float32], found: Sequence[Found]) -> list[f
 class View:
     """What an engine keeps of one space between searches: opened generations and the newest rows, per kind.
 
-    A generation is checked in full on a thread while the encoder loads. A damaged one is passed over, the catalog's
-    rows are scanned instead, and the first result after that says so.
+    A generation is opened, and checked in full, on a thread, while the encoder loads. A damaged one is passed over,
+    the catalog's rows are scanned instead, and the first result after that says so.
     """
 
     def __init__(self, folder: Path, space: SpaceRow) -> None:
         self.space = space
         self._folder = folder / "index" / str(space.id)
         self._lock = Lock()
+        self._opener = ThreadPoolExecutor(1, "mmsearch-open")
+        self._opening: dict[str, tuple[str | None, Future[Generation | None]]] = {}
         self._rows: dict[str, Rows] = {}
-        self._names: dict[str, str | None] = {}
-        self._checks: dict[str, Future[None]] = {}
         self._notice: str | None = None
-        self._checker = ThreadPoolExecutor(1, "mmsearch-check")
 
     def close(self) -> None:
-        self._checker.shutdown(cancel_futures=True)
+        self._opener.shutdown(cancel_futures=True)
 
     def preload(self, space: SpaceRow, kind: str) -> None:
-        """Open the generation of a kind and begin to check it."""
+        """Begin to open the generation of a kind, if it is not the one that is open."""
         with self._lock:
-            self._open(space, kind)
+            name = space.generation(kind)
+            if kind not in self._opening or self._opening[kind][0] != name:
+                self._opening[kind] = name, self._opener.submit(self._open, name)
+                self._rows.pop(kind, None)
 
     def rows(self, connection: Connection, kind: str) -> Rows:
         """What to search now: follows new generations and new rows of the catalog."""
         space = next(one for one in read.spaces(connection) if one.id == self.space.id)
+        self.preload(space, kind)
         with self._lock:
-            self._open(space, kind)
-            self._finish_check(kind)
-            known = self._rows[kind]
-            newest = int(known.ids[-1]) if len(known.ids) else known.generation.highest_id if known.generation else 0
+            known = self._rows.get(kind)
+            if known is None:
+                generation = self._opening[kind][1].result()
+                known = Rows(generation, np.empty(0, np.int64), np.empty((0, space.dimension), np.float32))
+            above = known.generation.highest_id if known.generation else 0
+            newest = int(known.ids[-1]) if len(known.ids) else above
             new = list(read.rows_above(connection, space.id, kind, newest, space.dimension))
             if new:
                 ids = np.concatenate([known.ids, *(ids for ids, _ in new)])
                 rows = np.concatenate([known.rows, *(rows.astype(np.float32) for _, rows in new)])
-                above = known.generation.highest_id if known.generation else 0
                 kept = np.isin(ids, read.ids_above(connection, space.id, kind, above))  # others were deleted since
-                self._rows[kind] = known = Rows(known.generation, ids[kept], rows[kept])
+                known = Rows(known.generation, ids[kept], rows[kept])
+            self._rows[kind] = known
             return known
 
     def take_notice(self) -> str | None:
@@ -261,29 +266,17 @@ class View:
             notice, self._notice = self._notice, None
             return notice
 
-    def _open(self, space: SpaceRow, kind: str) -> None:
-        name = space.generation(kind)
-        if kind in self._rows and self._names[kind] == name:
-            return
-        generation = None
-        if name is not None:
-            try:
-                generation = generations.open_generation(
-                    self._folder / name, dimension=space.dimension, fingerprint=space.fingerprint
-                )
-                self._checks[kind] = self._checker.submit(generations.check_generation, generation.path)
-            except DamagedError as error:
-                self._notice = f"{error} Until then every row of the catalog is scanned."
-        self._names[kind] = name
-        self._rows[kind] = Rows(generation, np.empty(0, np.int64), np.empty((0, space.dimension), np.float32))
-
-    def _finish_check(self, kind: str) -> None:
-        check = self._checks.pop(kind, None)
-        if check is None:
-            return
+    def _open(self, name: str | None) -> Generation | None:
+        """On the opener's thread."""
+        if name is None:
+            return None
+        path = self._folder / name
         try:
-            check.result()
+            generation = generations.open_generation(
+                path, dimension=self.space.dimension, fingerprint=self.space.fingerprint
+            )
+            generations.check_generation(path)
         except DamagedError as error:
             self._notice = f"{error} Until then every row of the catalog is scanned."
-            empty = self._rows[kind]
-            self._rows[kind] = Rows(None, empty.ids, empty.rows)
+            return None
+        return generation
