@@ -152,7 +152,7 @@ def test_a_file_system_that_cannot_lock(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(errors.LockError, match="cannot lock files .* local disk"):
+    with pytest.raises(errors.LockError, match=r"cannot lock files .* local disk"):
         made(tmp_path / "c")
 
 
@@ -191,7 +191,8 @@ def test_the_word_index_follows_the_captions(tmp_path: Path) -> None:
 
     def matches(word: str) -> list[str]:
         with catalog.reading() as connection:
-            query = "SELECT caption.text FROM caption JOIN caption_fts ON caption_fts.rowid = caption.id WHERE caption_fts MATCH ?"
+            join = "caption JOIN caption_fts ON caption_fts.rowid = caption.id"
+            query = f"SELECT caption.text FROM {join} WHERE caption_fts MATCH ?"
             return [row[0] for row in connection.exec_driver_sql(query, (word,))]
 
     with catalog.writing() as connection:

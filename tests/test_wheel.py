@@ -20,12 +20,23 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of what git would hand out, so that nothing lying about gets in."""
+    """Built from a copy of the checkout, without what lies about there."""
     source = tmp_path_factory.mktemp("source") / "mmsearch"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(folder),
+        str(source),
+    ]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PIP_NO_INDEX": "1"})
     return next(folder.glob("*.whl"))
 

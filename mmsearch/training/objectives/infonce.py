@@ -1,0 +1,36 @@
+"""Symmetric InfoNCE with any number of positives a row.
+
+In: n image vectors and n text vectors of unit length, and which of them belong together. Out: one loss.
+van den Oord et al. 2018 (arXiv 1807.03748); symmetric as in Radford et al. 2021 (arXiv 2103.00020); several
+positives share the target evenly, as in Khosla et al. 2020 (arXiv 2004.11362).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class InfoNCE(nn.Module):
+    """Owns its temperature: logits are the cosines times `exp(scale)`, learnt, at most 100.
+
+    Two images, two texts, positive = the unit matrix, cosines [[1, 0], [0, 1]], scale 0: the loss is
+    -log(e / (e + 1)) = 0.3133.
+    """
+
+    def __init__(self, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def forward(self, images: Tensor, texts: Tensor, positive: Tensor) -> Tensor:
+        """images, texts (n, d) unit length; positive (n, n), 1 where image i and text j belong together, else 0.
+        Every image and every text needs a positive."""
+        logits = self.scale.exp().clamp(max=100) * images @ texts.T  # (n, n)
+        return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
+
+
+def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
+    target = positive / positive.sum(1, keepdim=True)
+    return -(target * logits.log_softmax(1)).sum(1).mean()

@@ -1,0 +1,139 @@
+"""Every benchmark runs (in its quick mode), reports plausible figures, and has its report beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+from mmsearch.encoders.lite import FOLDER
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = ("cold_query", "gpu_index", "index_rate", "memory", "second_run", "warm_search")
+
+
+def quick(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def rows(report: str) -> dict[str, list[str]]:
+    """First cell of each row of all tables -> the others; the last row of a name counts."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in report.splitlines() if line[:1] == "|"]
+    return {line[0]: line[1:] for line in cells if not line[1].startswith("---")}
+
+
+def number(cell: str) -> float:
+    return float(cell.replace(",", ""))
+
+
+def report_of(script: str) -> str:
+    if not (FOLDER / "encoder.json").is_file():
+        pytest.skip("the weights of lite are not in this checkout")
+    done = quick(script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# ")
+    assert "Quick mode" in done.stdout
+    assert str(Path.home()) not in done.stdout
+    assert str(BENCHMARKS.parent) not in done.stdout
+    return done.stdout
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_report_lies_beside_each_benchmark(script: str) -> None:
+    report = (BENCHMARKS / f"{script}.md").read_text("utf-8")
+    assert f"benchmarks/{script}.py" in report
+    assert "Quick mode" not in report
+
+
+def test_cold_query() -> None:
+    found = rows(report_of("cold_query"))
+    query, imports, python = (number(found[name][3]) for name in ("`mmsearch query`", "bare imports", "Python alone"))
+    assert query > imports > python > 0
+
+
+def test_index_rate() -> None:
+    found = rows(report_of("index_rate"))
+    decode, encode, ceiling = (number(found[name][3]) for name in ("decode", "encode", "ceiling: decode + encode"))
+    assert ceiling == pytest.approx(decode + encode, abs=0.02)
+
+
+def test_memory() -> None:
+    found = rows(report_of("memory"))
+    before, peak, more, _ = map(number, found["60 of 320 x 240 pixels"])
+    assert 50 < before <= peak < 1000
+    assert more == pytest.approx(peak - before, abs=1)
+
+
+def test_second_run() -> None:
+    found = rows(report_of("second_run"))
+    assert number(found["the whole process"][1]) > number(found["`Engine.index`"][1]) > 0
+
+
+def test_warm_search() -> None:
+    found = rows(report_of("warm_search"))
+    assert found["mmsearch, vector"][3] == "1.000"
+    for cells in found.values():
+        if re.fullmatch(r"[\d.,]+", cells[0]):
+            assert number(cells[1]) >= number(cells[0]) > 0
+
+
+def test_without_a_gpu_one_line_says_so() -> None:
+    torch = pytest.importorskip("torch", reason="needs mmsearch[clip]")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = quick("gpu_index")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[-1] == "There is no CUDA GPU here; nothing was measured."
+
+
+def test_contestants_take_turns_at_being_first() -> None:
+    order: list[str] = []
+    values = module("common").alternate({name: lambda name=name: order.append(name) or len(order) for name in "abc"}, 3)
+    assert "".join(order) == "abcbcacab"
+    assert values == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    percentile = module("common").percentile
+    values = list(range(100, 0, -1))
+    assert [percentile(values, p) for p in (0, 50, 99, 100)] == [1, 51, 100, 100]
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_a_child_is_timed_and_must_succeed() -> None:
+    child = module("common").child
+    done = child([sys.executable, "-c", "import time; time.sleep(0.2); print('done')"])
+    assert done.output == "done\n"
+    assert done.seconds >= 0.2
+    assert done.cpu_seconds < done.seconds
+    with pytest.raises(SystemExit, match="exit code 3"):
+        child([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_generated_pictures_are_whole_and_all_different(tmp_path: Path) -> None:
+    pictures = module("pictures")
+    pictures.small_pictures(tmp_path, 5, first=3, width=32, height=24)
+    paths = [*pictures.photographs(tmp_path / "photos", 5, 120, 80), *sorted((tmp_path / "0000").iterdir())]
+    assert len({hashlib.sha256(path.read_bytes()).digest() for path in paths}) == len(paths) == 10
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.size == ((120, 80) if "photos" in path.parts else (32, 24))
