@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from common import parser, table, write_report
+from common import parser, spread, table, write_report
 from numpy.typing import NDArray
 
 from mmsearch.decode import decode
@@ -112,24 +112,24 @@ def answers(args: argparse.Namespace, encoder: Encoder) -> str:
 
 
 def speed(encoder: Encoder) -> str:
-    """Of the towers alone, warm; medians."""
+    """Of the towers alone, warm."""
     text, picture = ["two dogs are playing with a ball"], [np.zeros((encoder.image_size,) * 2 + (3,), np.uint8)]
     rows = [
-        ["one text of 9 tokens", milliseconds(lambda: encoder.encode_texts(text), 50)],
-        ["one picture", milliseconds(lambda: encoder.encode_images(picture), 20)],
-        ["a picture in a batch of 32", milliseconds(lambda: encoder.encode_images(picture * 32), 5) / 32],
+        ["one text of 9 tokens", *milliseconds(lambda: encoder.encode_texts(text), 50)],
+        ["one picture", *milliseconds(lambda: encoder.encode_images(picture), 20)],
+        ["32 pictures", *milliseconds(lambda: encoder.encode_images(picture * 32), 5)],
     ]
-    return table(["what", "milliseconds"], [[name, f"{value:.1f}"] for name, value in rows])
+    return "Milliseconds.\n\n" + table(["what", "least", "median", "greatest"], rows)
 
 
-def milliseconds(work: Callable[[], object], times: int) -> float:
+def milliseconds(work: Callable[[], object], times: int) -> list[str]:
     work()
     taken = []
     for _ in range(times):
         start = time.perf_counter()
         work()
         taken.append((time.perf_counter() - start) * 1000)
-    return float(np.median(taken))
+    return spread(taken, digits=1)
 
 
 def contents(path: Path) -> dict[str, bytes]:
