@@ -85,9 +85,9 @@ def walk(
     cannot be looked into, or (reason DEAD_LINK) a link that leads nowhere and may have led to a folder; what was
     known below it must not be taken for gone.
 
-    Left out: dot folders, AppleDouble files (`._name`), folders that hold a collection, whatever is not a regular
-    file, sidecars that belong to a picture. Links are followed, except to folders inside the root and to folders
-    that were walked already. Raises OSError when the root itself cannot be listed, UsageError for a pattern in
+    Left out: dot folders, AppleDouble files (`._name`), the folders that a collection keeps for itself, whatever is
+    not a regular file, sidecars that belong to a picture. Links are followed, except to folders inside the root and to
+    folders that were walked already. Raises OSError when the root itself cannot be listed, UsageError for a pattern in
     `exclude` that is none.
     """
     parts = [part for part in under.split(b"/") if part]
@@ -169,9 +169,7 @@ class _Walk:
         with os.scandir(os.path.join(self.root, folder)) as scan:
             entries = list(scan)
         names = {entry.name for entry in entries}
-        if CATALOG_FILE in names:
-            if folder:
-                return [], rules
+        if CATALOG_FILE in names:  # a collection lies here: its own files are none of ours, pictures beside them are
             entries = [entry for entry in entries if entry.name not in (b"index", b"thumbnails")]
         if IGNORE_FILE in names:
             rules = rules.with_file(os.path.join(self.root, folder, IGNORE_FILE), folder)
@@ -346,7 +344,7 @@ def reason(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "permission to read it is denied"
     if isinstance(error, FileNotFoundError):
-        return "it is not there any more"
+        return "it is not there"
     if isinstance(error, IsADirectoryError):
         return "it is a folder, not a file"
     return f"it cannot be read: {(error.strerror or str(error)).lower()}"

@@ -104,13 +104,19 @@ def inner_roots(connection: Connection, root: RootRow) -> list[bytes]:
 def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
     """The files of root `old` now lie in the folder `new`. Returns how many files it has.
 
-    UsageError: `old` is no root, `new` is no folder, or `new` is another root. LockError: a run is at work.
+    UsageError: `old` is no root, `new` is no folder, lies in another root, or holds none of the pictures.
+    LockError: a run is at work.
     """
     target = os.fsencode(os.path.realpath(Path(new).expanduser()))
     if not os.path.isdir(target):
         raise UsageError(f"{new} is not a folder; name the folder where the pictures lie now.")
     with _alone(catalog), catalog.writing() as connection:
         root = _named(connection, old)
+        known = read.images_at(connection, root.id)
+        if known and not any(os.path.lexists(os.path.join(target, relative)) for relative in known):
+            raise UsageError(
+                f"None of the {len(known)} pictures of {old} is in {new}; name the folder they lie in now."
+            )
         for other in read.roots(connection):
             if other.id != root.id and _inside(target, other.path):
                 raise UsageError(f"{new} lies in the root {os.fsdecode(other.path)}; remove that one first.")

@@ -52,12 +52,11 @@ def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, 
         source = view.rows(connection, query.find)
         found = _best(connection, source, view.space.id, query.find, vector, query.k)
         paths = read.present_files(connection, [one.image for _, one in found])
-    present = {root: os.path.isdir(root) for places in paths.values() for root, _ in places}
     hits = []
     for rank, (score, one) in enumerate(found, 1):
-        places = sorted(paths[one.image], key=lambda place: bool(place[0]) and not present[place[0]])
-        files = tuple(Path(os.fsdecode(os.path.join(*place))) for place in places if place[0])
-        keys = [os.fsdecode(relative) for root, relative in places if not root]
+        files = tuple(Path(os.fsdecode(os.path.join(*place))) for place in paths[one.image] if place[0])
+        files = tuple(sorted(files, key=lambda path: not path.exists()))  # a disk may be away, a file just deleted
+        keys = [os.fsdecode(relative) for root, relative in paths[one.image] if not root]
         hits.append(
             Hit(
                 rank=rank,

@@ -50,6 +50,9 @@ class SearchResult:
     def __len__(self) -> int:
         return len(self.hits)
 
+    def __getitem__(self, position: int) -> Hit:
+        return self.hits[position]
+
 
 @dataclass(frozen=True, slots=True)
 class FailedFile:

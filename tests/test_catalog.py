@@ -111,10 +111,26 @@ def test_an_older_collection_is_upgraded_by_writers_only(tmp_path: Path) -> None
     sqlite3.connect(tmp_path / "catalog.sqlite").executescript(
         "PRAGMA journal_mode=WAL; CREATE TABLE x (y); DROP TABLE x"
     )
-    with pytest.raises(errors.SchemaError, match="`mmsearch index` upgrades it"):
+    with pytest.raises(errors.CollectionNotFoundError, match="finishes making it"):
         Catalog(tmp_path, create=False)
     made(tmp_path).close()
     Catalog(tmp_path, create=False).close()
+
+
+def test_an_older_schema_is_not_read(tmp_path: Path) -> None:
+    made(tmp_path).close()
+    set_schema(tmp_path, "0000")
+    with pytest.raises(errors.SchemaError, match="`mmsearch index` upgrades it"):
+        Catalog(tmp_path, create=False)
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "catalog.sqlite").executescript("CREATE TABLE a (b)")
+    before = (tmp_path / "catalog.sqlite").read_bytes()
+    for create in (True, False):
+        with pytest.raises(errors.CollectionError, match="no catalog of mmsearch"):
+            Catalog(tmp_path, create=create)
+    assert (tmp_path / "catalog.sqlite").read_bytes() == before
 
 
 @pytest.mark.parametrize("contents", [b"", b"not a database at all, but long enough to look like one" * 40])

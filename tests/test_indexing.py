@@ -103,6 +103,9 @@ def test_a_root_that_moved_is_relocated_without_reading(engine: Engine, images: 
         engine.relocate(images, there)
     with pytest.raises(errors.UsageError, match="is not a folder"):
         engine.relocate(there, images)
+    images.mkdir()
+    with pytest.raises(errors.UsageError, match="None of the 10 pictures"):
+        engine.relocate(there, images)
 
 
 def test_equal_contents_are_encoded_once(engine: Engine, images: Path, toy: ToyEncoder) -> None:

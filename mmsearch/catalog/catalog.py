@@ -152,7 +152,10 @@ class Catalog:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise CollectionError(f"The collection {self.folder} cannot be made: {error.strerror}.") from error
+                why = "a file has that name" if self.folder.is_file() else f"{error.strerror}"
+                raise CollectionError(
+                    f"The collection {self.folder} cannot be made: {why}; choose another place with -c."
+                ) from error
             self._migrate()
         self._ready = True
 
@@ -160,6 +163,12 @@ class Catalog:
         found = self._schema()
         if found == SCHEMA:
             return
+        if found is None:
+            raise CollectionError(f"{self.path} is no catalog of mmsearch; choose another folder with -c.")
+        if not found and not self._create:
+            raise CollectionNotFoundError(
+                f"There is no collection at {self.folder} yet; `mmsearch index FOLDER` finishes making it."
+            )
         if found > SCHEMA:
             raise SchemaError(
                 f"{self.folder} was written by a newer mmsearch (schema {found}, this one reads {SCHEMA}); "
@@ -167,15 +176,18 @@ class Catalog:
             )
         if not self._create:
             raise SchemaError(
-                f"{self.folder} was written by an older mmsearch (schema {found or 'none'}, this one reads {SCHEMA}); "
+                f"{self.folder} was written by an older mmsearch (schema {found}, this one reads {SCHEMA}); "
                 "`mmsearch index` upgrades it."
             )
         self._migrate()
 
-    def _schema(self) -> str:
+    def _schema(self) -> str | None:
+        """The schema's number; "" where the making was interrupted; None where another program made the file."""
         with self._read_transaction() as connection:
             exists = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first()
-            row = exists and connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+            if not exists:
+                return None if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() else ""
+            row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
             return str(row[0]) if row else ""
 
     def _migrate(self) -> None:

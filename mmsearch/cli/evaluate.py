@@ -53,7 +53,7 @@ def evaluate(
     """Measure how often captions find their picture (t2i) and pictures one of their captions (i2t).
 
     R@k is the share of queries, in percent, whose right answer is among the first k. Any number of captions a
-    picture. Needs no collection and changes none. Without --model: lite.
+    picture. Needs no collection and changes none. Without --model: lite, whatever collections there are.
     """
     from mmsearch import evaluation
     from mmsearch.encoders.registry import load_encoder

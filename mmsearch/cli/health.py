@@ -51,7 +51,8 @@ def verify(as_json: options.AsJson = False, collection: options.Collection = Non
     if as_json:
         show_json(json.verification(found))
     elif found.sound:
-        say(f"Sound: {count(found.checked_vectors, 'vector')} and {count(found.checked_files, 'file')} checked.")
+        vectors, files = count(found.checked_vectors, "vector"), count(found.checked_files, "file")
+        say(f"Sound: {vectors} and the records of {files} checked.")
     else:
         for problem in found.problems:
             warn(problem)

@@ -88,6 +88,9 @@ def _calm_the_process() -> None:
     SIGTERM unwinds like any other end, so that temporary folders go; onnxruntime starts its telemetry when it is
     imported unless this variable forbids it (calling disable_telemetry_events afterwards is too late)."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, as some daemons do
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the process's life
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

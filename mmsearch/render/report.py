@@ -36,7 +36,7 @@ def status(status: Status) -> str:
     ]
     if status.missing:
         gone = count(status.missing, "file is", "files are")
-        lines.append(f"Missing     {gone} gone from a folder that is there (`mmsearch index --prune` forgets them)")
+        lines.append(f"Missing     {gone} gone or left out at the last run (`mmsearch index --prune` forgets them)")
     lines += ["", "Folders" if status.roots else "No folders yet; add some with `mmsearch index FOLDER`."]
     for root in status.roots:
         lines.append(
