@@ -28,6 +28,7 @@ from mmsearch.encoders.registry import BUILTIN, ENTRY_POINTS, load_encoder
 from mmsearch.errors import (
     CollectionError,
     CollectionNotFoundError,
+    MissingExtraError,
     ModelError,
     SpaceNotFoundError,
     UsageError,
@@ -298,10 +299,21 @@ class Engine:
             )
 
     def verify(self) -> Verification:
-        """Compare everything that is stored with its checksums, and let stored images find themselves."""
+        """Compare everything that is stored with its checksums, and let stored images find themselves. The files of
+        the encoder are compared too, where they are `lite`'s or a folder of our own training."""
         from mmsearch import verifying
+        from mmsearch.encoders.trained import TrainedEncoder
 
-        return verifying.verify(self._catalog)
+        found = verifying.verify(self._catalog)
+        try:
+            encoder = self._own_encoder()
+            if isinstance(encoder, TrainedEncoder):
+                encoder.verify_files()
+        except WeightsMismatchError as error:
+            found = replace(found, problems=(*found.problems, str(error)))
+        except (ModelError, MissingExtraError):
+            pass  # an encoder that cannot be used here is no damage of the collection
+        return found
 
     # --- encoders and spaces --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mmsearch import Engine, SearchResult, verifying
+from mmsearch.encoders import lite
 from mmsearch.searching import search
 from mmsearch.vectors import generations
 from tests.conftest import paint
@@ -144,3 +145,14 @@ def test_it_is_sound_while_others_write(tmp_path: Path, images: Path) -> None:
         assert done.is_set()
         assert problems == []
         assert engine.verify().sound
+
+
+def test_damaged_weights_are_a_problem(engine: Engine, tmp_path: Path) -> None:
+    shutil.copytree(lite.FOLDER, tmp_path / "model")
+    with Engine.open(tmp_path / "c", model=str(tmp_path / "model")) as mine:
+        assert mine.verify().sound
+        path = tmp_path / "model" / "tokenizer.json"
+        data = bytearray(path.read_bytes())
+        data[100] ^= 1
+        path.write_bytes(data)
+        assert "tokenizer.json is damaged" in mine.verify().problems[0]
