@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["images", "captions"]
+CalibrationKind = Literal["encoder", "collection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One term's part of a hit's score; the parts add up to it. term: as people write it, as in `2:sunset`,
+    `not people`, `#12`; with keywords beside vectors the two parts are called `vectors` and `keywords`."""
+
+    term: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer: an image, or a caption of one.
 
-    rank: from 1. id: the image in this collection. sha256: hex digest of its bytes.
-    path: its first present file, absolute; None for what an application added by key alone. paths: all of them.
+    rank: from 1, over all pages. id: the image in this collection. sha256: hex digest of its bytes.
+    path: its first present file that satisfies the filters, absolute; None for what an application added by key
+    alone. paths: all of them.
     key: the application's own key, where there is one.
     caption: the text, for caption hits; else None.
-    score: cosine similarity to the query, -1 to 1; it ranks, it is not a probability.
+    score: what ranks: the cosine similarity to the query, -1 to 1 (BM25 for keywords, reciprocal ranks for both
+    together, 0 where nothing but filters were asked for). It is not a probability.
+    probability: that this answers the query, 0 to 1; None where the space is not calibrated for such a query.
+    shares: each term's part of the score. taken_at: when the picture was taken, local time, where that is known.
+    folded: near-duplicates that `unique` folded into this hit, best first.
     """
 
     rank: int
@@ -29,6 +45,10 @@ class Hit:
     key: str | None
     caption: str | None
     score: float
+    probability: float | None = None
+    shares: tuple[Share, ...] = ()
+    taken_at: datetime | None = None
+    folded: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +57,17 @@ class SearchResult:
 
     exact: True when no vector was left out of the comparison. notice: one line for the person, or None
     (a damaged index was worked around, say).
+    relevant: how many of these hits are relevant (more likely than not, or as likely as `min_probability` asked);
+    None where that cannot be told. calibration: where the probabilities come from: labelled pairs and a background
+    that the `encoder` brings along, or the `collection` itself, which is rougher; None without probabilities.
     """
 
     space: str
     exact: bool
     hits: tuple[Hit, ...]
     notice: str | None = None
+    relevant: int | None = None
+    calibration: CalibrationKind | None = None
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -66,10 +91,13 @@ class FailedFile:
 class Progress:
     """What an index run is doing. `done` of `total` files; total is 0 while it is not known yet.
 
-    stage: waiting (another run holds the collection; `message` says who), scanning, encoding, captions, building.
+    stage: waiting (another run holds the collection; `message` says who), scanning, encoding, captions, reading (text
+    inside pictures), building, calibrating, tagging, comparing.
     """
 
-    stage: Literal["waiting", "scanning", "encoding", "captions", "building"]
+    stage: Literal[
+        "waiting", "scanning", "encoding", "captions", "reading", "building", "calibrating", "tagging", "comparing"
+    ]
     done: int = 0
     total: int = 0
     message: str = ""

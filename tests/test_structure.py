@@ -27,9 +27,13 @@ HEAVY = (
 # Lowest first; a module imports its own layer or lower ones.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "settings"),
-    ("files", "metadata", "decode", "captions", "query", "metrics"),
+    ("files", "metadata", "decode", "captions", "filters", "query", "combine", "words", "metrics", "fetching"),
     ("encoders", "vectors", "catalog"),
-    ("roots", "refreshing", "captioning", "indexing", "searching", "adding", "verifying", "evaluation"),
+    (
+        *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
+        *("composing", "views", "searching", "feedback", "explaining", "relevance", "tagging", "duplicates"),
+        *("adding", "verifying", "checkup", "evaluation", "comparing"),
+    ),
     ("engine",),
     ("training",),
     ("render",),

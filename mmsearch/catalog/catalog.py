@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
+from mmsearch.catalog import texts
 from mmsearch.catalog.locks import locked
 from mmsearch.catalog.tables import SCHEMA
 from mmsearch.errors import CollectionError, CollectionNotFoundError, DamagedError, LockError, SchemaError
@@ -89,6 +90,7 @@ class Catalog:
                 self._writer = _engine(self.path, "rw", begin="BEGIN IMMEDIATE")
             with self._writer.begin() as connection:
                 yield connection
+                texts.refresh(connection)
 
     @contextmanager
     def index_run(self, on_wait: Callable[[str], None], cancelled: Callable[[], bool]) -> Iterator[bool]:
@@ -200,6 +202,7 @@ class Catalog:
             try:
                 with engine.begin() as connection:
                     upgrade(connection)
+                    texts.refresh(connection)
             finally:
                 engine.dispose()
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -121,10 +121,12 @@ space = Table(
     Column("current", Boolean, nullable=False),
     Column("images_generation", Text),
     Column("captions_generation", Text),
+    Column("joint_generation", Text),
     sqlite_autoincrement=True,
 )
 
-# `owner` is an image or a caption, by `kind`; whoever deletes an owner deletes its vectors in the same transaction.
+# `owner` is an image (kinds `images` and `joint`) or a caption (`captions`); whoever deletes an owner deletes its vectors
+# in the same transaction. `joint`: an image together with its captions; triggers delete it when either changes.
 vector = Table(
     "vector",
     metadata,
@@ -156,3 +158,29 @@ saved_query = Table(
     Column("name", Text, primary_key=True),
     Column("query", JSON, nullable=False),
 )
+
+# Text inside pictures; "" where there is none. `read_by`: which reader found it.
+picture_text = Table(
+    "picture_text",
+    metadata,
+    Column("image", ForeignKey("image.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("read_by", Text, nullable=False),
+)
+
+# Images whose row in image_fts has to be written anew before the transaction ends; triggers fill it.
+image_fts_stale = Table("image_fts_stale", metadata, Column("image", Integer, primary_key=True, autoincrement=False))
+
+# Full-text indexes of SQLite (FTS5), made by migrations. `image_fts` has one row an image, by its id: its captions,
+# the names of its files and their folders, its tags, the text inside it. `caption_fts` has one a caption.
+full_text = MetaData()
+image_fts = Table(
+    "image_fts",
+    full_text,
+    Column("rowid", Integer, primary_key=True),
+    Column("captions", Text),
+    Column("names", Text),
+    Column("tags", Text),
+    Column("inside", Text),
+)
+caption_fts = Table("caption_fts", full_text, Column("rowid", Integer, primary_key=True), Column("text", Text))

@@ -26,7 +26,11 @@ _WORDS = {
     "scanning": "looking for pictures",
     "encoding": "pictures",
     "captions": "captions",
+    "reading": "reading text",
     "building": "building the index",
+    "calibrating": "calibrating",
+    "tagging": "tagging",
+    "comparing": "comparing",
 }
 
 
