@@ -74,9 +74,7 @@ class Term:
                 raise UsageError("Only pictures have parts; this term is none.")
             x, y, width, height = self.part
             if not all(map(math.isfinite, self.part)) or min(x, y) < 0 or min(width, height) <= 0:
-                raise UsageError(
-                    f"The part {_numbers(self.part)} of {self} is none: it needs x, y, width, height, as in @10,20,300,200."
-                )
+                raise UsageError(f"The part of {self} is none: it needs x, y, width, height, as in @10,20,300,200.")
 
     @property
     def is_url(self) -> bool:

@@ -125,8 +125,8 @@ space = Table(
     sqlite_autoincrement=True,
 )
 
-# `owner` is an image (kinds `images` and `joint`) or a caption (`captions`); whoever deletes an owner deletes its vectors
-# in the same transaction. `joint`: an image together with its captions; triggers delete it when either changes.
+# `owner` is an image (kinds `images` and `joint`) or a caption (`captions`); whoever deletes an owner deletes its
+# vectors in the same transaction. `joint`: an image together with its captions; triggers delete it when either changes.
 vector = Table(
     "vector",
     metadata,
