@@ -25,14 +25,13 @@ from mmsearch.catalog.write import Seen
 from mmsearch.decode import decode, to_rgb
 from mmsearch.encoders.protocol import Encoder, Space
 from mmsearch.errors import PictureError, UsageError
-from mmsearch.indexing import facts_of
-from mmsearch.searching import open_picture
+from mmsearch.indexing import facts_of, perceptual_hash
+from mmsearch.composing import FULL_SIZE, open_picture
 from mmsearch.settings import Limits
 
 METADATA = ("caption", "taken_at", "camera", "lens", "latitude", "longitude")
 DEGREES = {"latitude": 90, "longitude": 180}
 VECTORS_PER_COMMIT = 10_000
-FULL_SIZE = 2**31  # a target that no picture is much larger than
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +222,9 @@ def _read(content: object, target: int, limits: Limits) -> _Picture:
     pixels = seen.tobytes()
     identity = hashlib.sha256(b"mmsearch pixels %d x %d\0" % seen.size)
     identity.update(pixels)
-    facts = {"width": seen.width, "height": seen.height}
-    return _Picture(identity.digest(), len(pixels), facts, (), to_rgb(seen, target=target))
+    upright = to_rgb(seen, target=target)
+    facts = {"width": seen.width, "height": seen.height, "perceptual_hash": perceptual_hash(upright)}
+    return _Picture(identity.digest(), len(pixels), facts, (), upright)
 
 
 def _encoded(encoder: Encoder, picture: Image.Image) -> NDArray[np.float32]:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Event, RLock
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from mmsearch import roots
-from mmsearch.catalog import read
+from mmsearch.catalog import read, saved
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import SpaceRow
 from mmsearch.encoders.protocol import Encoder
@@ -35,7 +36,7 @@ from mmsearch.errors import (
     WeightsMismatchError,
 )
 from mmsearch.query import Query, Term
-from mmsearch.searching import View, search
+from mmsearch.searching import search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
 from mmsearch.types import (
     FailedFile,
@@ -49,11 +50,16 @@ from mmsearch.types import (
     Status,
     Verification,
 )
+from mmsearch.views import View
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
     from PIL import Image
+
+    from mmsearch.comparing import Comparison
+    from mmsearch.evaluation import Evaluation, Side
+    from mmsearch.explaining import Explanation
 
 
 class Engine:
@@ -242,15 +248,10 @@ class Engine:
 
         k: how many, 10 by default. find: `images` (default) or `captions`. Both outrank those of a Query.
 
-        Raises UsageError (an empty text, a picture that cannot be read), SpaceNotFoundError (no vectors of the model
-        that was asked for), ModelError (its encoder cannot be loaded).
+        Raises UsageError (an empty text, a picture that cannot be read, an unknown tag), SpaceNotFoundError (no
+        vectors of the model that was asked for), ModelError (its encoder cannot be loaded).
         """
-        if isinstance(query, str):
-            query = Term(text=query)
-        if isinstance(query, Term):
-            query = Query((query,))
-        if not isinstance(query, Query):
-            raise UsageError(f"A query is a text, a Term or a Query, not {type(query).__name__}.")
+        query = _as_query(query)
         if k is not None and not isinstance(k, int):
             raise UsageError(f"k is {k!r}; it must be a whole number.")
         query = replace(query, k=query.k if k is None else k, find=query.find if find is None else find)
@@ -260,8 +261,51 @@ class Engine:
             return SearchResult(self._asked_name or DEFAULT_MODEL, True, ())
         view = self._view(space)
         view.preload(space, query.find)
-        encoder = self._encoder_of(space) if any(term.vector is None for term in query.terms) else None
-        return search(self._catalog, view, encoder, query, self._limits)
+        return search(self._catalog, view, self._encoder_for(space, query), query, self._limits)
+
+    def why(self, image: int | str | os.PathLike[str], query: str | Term | Query) -> Explanation:
+        """Why an image is found by a query where it is, or why not: its rank, each term's share of its score, the
+        filters that leave it out, or the reason why it could not be indexed.
+
+        image: its id, or the path of a file. Raises as `search` does; UsageError for an id that is not known.
+        """
+        from mmsearch import explaining
+
+        query = _as_query(query)
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        view = None if space is None else self._view(space)
+        encoder = None if space is None else self._encoder_for(space, query)
+        return explaining.explain(self._catalog, view, encoder, query, image, self._limits)
+
+    def save_query(self, name: str, query: str | Term | Query) -> None:
+        """Keep a query under a name, feedback included; another one of that name is replaced.
+
+        UsageError: an empty name, or a term that has no written form (a vector, a picture that is no file)."""
+        if not name.strip() or name != name.strip():
+            raise UsageError(f"{name!r} is no name for a query; write one without spaces around it.")
+        with self._catalog.writing() as connection:
+            saved.put(connection, name, _as_query(query))
+
+    def saved_query(self, name: str) -> Query:
+        """The query that was kept under a name. UsageError names those that there are."""
+        with self._catalog.reading() as connection:
+            found = saved.find(connection, name)
+            if found is None:
+                there = ", ".join(saved.names(connection)) or "none; `mmsearch save NAME ...` keeps one"
+                raise UsageError(f"There is no saved query {name!r}; there are: {there}.")
+        return found
+
+    def saved_queries(self) -> dict[str, Query]:
+        """All queries that were kept, by name."""
+        with self._catalog.reading() as connection:
+            return dict(saved.read_all(connection))
+
+    def forget_query(self, name: str) -> None:
+        """Remove a saved query. UsageError where there is none of that name."""
+        self.saved_query(name)
+        with self._catalog.writing() as connection:
+            saved.drop(connection, name)
 
     # --- looking after it -----------------------------------------------------------------------------------------
 
@@ -297,6 +341,65 @@ class Engine:
                 ),
                 spaces=spaces,
             )
+
+    def evaluate(
+        self,
+        *,
+        rival: str | Encoder | None = None,
+        source: Literal["captions", "folders"] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Evaluation:
+        """How well this engine's model finds the collection's own pictures: by their captions, or by the names of their
+        folders where there are not enough captions. Stored vectors are used; only texts are encoded.
+
+        rival: another model that the collection has vectors of, measured on the same queries. source: what to build the
+        test set from. Raises UsageError where there is too little for one, SpaceNotFoundError, ModelError.
+        `mmsearch.evaluation.evaluate` measures an encoder on a folder that was prepared for it.
+        """
+        from mmsearch.evaluation import evaluate_collection
+
+        if rival is None:
+            return evaluate_collection(self._catalog, self._side(), source=source, on_progress=on_progress)
+        with self._with_model(rival) as other:
+            side = other._side()  # noqa: SLF001 - an engine as well
+            return evaluate_collection(self._catalog, self._side(), side, source=source, on_progress=on_progress)
+
+    def compare(
+        self,
+        old: str | Encoder,
+        new: str | Encoder,
+        *,
+        k: int = 10,
+        source: Literal["captions", "folders"] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Comparison:
+        """What changes when queries go over from one model to another: the first k answers to the saved queries, and
+        the figures of `evaluate`. The collection needs vectors of both; the new one's need not be complete.
+
+        Raises SpaceNotFoundError. What cannot be asked or measured is said in the result.
+        """
+        from mmsearch import comparing
+
+        with self._with_model(old) as before, self._with_model(new) as after:
+            sides = before._side(), after._side()  # noqa: SLF001 - engines as well
+            return comparing.compare(
+                self._catalog, sides, (before.search, after.search), k=k, source=source, on_progress=on_progress
+            )
+
+    def _with_model(self, model: str | Encoder) -> Engine:
+        """Another engine on this collection."""
+        catalog = Catalog(self._catalog.folder, create=False)
+        return Engine(catalog, model, self._device, self._precision, self._limits)
+
+    def _side(self) -> Side:
+        """This engine's space, for measuring."""
+        from mmsearch.evaluation import INDEX_K, Side
+
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        if space is None:
+            raise SpaceNotFoundError(f"{self.folder} has no vectors yet; `mmsearch index FOLDER` makes some.")
+        return Side(space, lambda: self._encoder_of(space), lambda vector: self.search(Term(vector=vector), k=INDEX_K))
 
     def verify(self) -> Verification:
         """Compare everything that is stored with its checksums, and let stored images find themselves. The files of
@@ -379,6 +482,16 @@ class Engine:
             )
         return encoder
 
+    def _encoder_for(self, space: SpaceRow, query: Query) -> Encoder | None:
+        """The encoder, where a query needs one; or where asking costs nothing, since it brings its calibration."""
+        needed = any(term.text is not None or term.picture is not None or term.part is not None for term in query.terms)
+        if needed and query.match != "keywords":
+            return self._encoder_of(space)
+        if space.encoder in BUILTIN:
+            with suppress(ModelError):
+                return self._encoder_of(space)
+        return None
+
     def _load(self, name: str) -> Encoder:
         with self._lock:
             if name not in self._encoders:
@@ -390,3 +503,13 @@ class Engine:
             if space.id not in self._views:
                 self._views[space.id] = View(self._catalog.folder, space)
             return self._views[space.id]
+
+
+def _as_query(query: str | Term | Query) -> Query:
+    if isinstance(query, str):
+        query = Term(text=query)
+    if isinstance(query, Term):
+        query = Query((query,))
+    if not isinstance(query, Query):
+        raise UsageError(f"A query is a text, a Term or a Query, not {type(query).__name__}.")
+    return query

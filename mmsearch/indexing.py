@@ -524,11 +524,11 @@ def facts_of(decoded: Decoded) -> dict[str, Any]:
         "lens": meta.lens,
         "latitude": meta.latitude,
         "longitude": meta.longitude,
-        "perceptual_hash": _perceptual_hash(decoded.picture),
+        "perceptual_hash": perceptual_hash(decoded.picture),
     }
 
 
-def _perceptual_hash(picture: Image.Image) -> bytes:
+def perceptual_hash(picture: Image.Image) -> bytes:
     """16 bytes: the difference hash of rows and columns, 8 x 8 each."""
     grey = picture.convert("L").resize((9, 9), Image.Resampling.BOX)
     row, column = dhash.dhash_row_col(list(grey.tobytes()), size=8)

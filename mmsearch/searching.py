@@ -1,188 +1,206 @@
-"""The search, top to bottom: resolve, encode, search, hydrate.
+"""The search, top to bottom: resolve, filter, encode, search, combine, calibrate, arrange, hydrate.
 
-In: a query. Out: hits that are exact, in an order that depends on nothing but the vectors: score, then sha256.
+In: a query. Out: hits that are exact, in an order that depends on nothing but vectors and words: score, then sha256.
 
-    resolve   which space is asked, and the generation and the newest rows that serve it
-    encode    each term with its tower; texts are averaged, pictures are averaged, both weigh the same
-    search    the generation through FAISS, the newest rows beside it by a plain product
-    hydrate   what the vectors belong to; deleted and missing images drop out here, and what is left is scored again
-              from the catalog's own rows, so that neither the index nor the way it adds up decides the order
+    resolve    which space is asked, and the generation and the newest rows that serve it (views.py)
+    filter     which vectors may answer at all
+    encode     the terms, into one vector with a part for each (composing.py)
+    search     the generation through FAISS, the newest rows beside it by a plain product; words through FTS5
+    combine    both lists into one, where both were asked for
+    calibrate  scores into probabilities (relevance.py)
+    arrange    cut, sort, fold, diversify; take the page (arranging.py)
+    hydrate    files, dates, each term's share
 
-Nothing is returned that could be wrong at the edge: when a row that was not fetched could still belong among the
-first k (its approximate score is too close, or hits dropped out), more rows are fetched.
+Nothing is returned that could be wrong at the edge: candidates are scored again from the catalog's own rows, so that
+neither the index nor the way it adds up decides the order; and when a row that was not fetched could still belong
+among the first (its approximate score is too close, or hits dropped out), more rows are fetched.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from mmsearch.catalog import read
+from mmsearch import arranging
+from mmsearch.arranging import Candidate, Ranking
+from mmsearch.catalog import read, texts, where
 from mmsearch.catalog.catalog import Catalog
-from mmsearch.catalog.read import Found, SpaceRow
+from mmsearch.catalog.read import Found
+from mmsearch.combine import reciprocal_ranks
+from mmsearch.composing import Composed, compose, images_named
 from mmsearch.encoders.protocol import Encoder
-from mmsearch.errors import DamagedError, PictureError, UsageError
-from mmsearch.query import Query, Term
+from mmsearch.errors import UsageError
+from mmsearch.filters import Node
+from mmsearch.query import Query
+from mmsearch.relevance import Scale
 from mmsearch.settings import Limits
-from mmsearch.types import Hit, Kind, SearchResult
-from mmsearch.vectors import generations
-from mmsearch.vectors.generations import Generation
-
-if TYPE_CHECKING:
-    from PIL import Image
+from mmsearch.types import Hit, SearchResult, Share
+from mmsearch.views import JointRows, Rows, View
+from mmsearch.words import expression
 
 # How far an index's score may lie from the exact one, which divides by the length of the row: rounding to float16
 # changes each number, and so the length, by at most 2^-11 of it; adding up in float32 changes less.
 SCORE_TOLERANCE = 6e-4
 
+RELEVANT = 0.5  # more likely than not
+RRF_K = 60  # as in the paper (combine.py)
+HYBRID_DEPTH = 1000  # of each list; what comes later follows in the order of the vectors
+
 
 def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, limits: Limits) -> SearchResult:
     """Answer a query in the space of `view`. encoder: needed where terms are texts or pictures."""
-    vector = query_vector(query.terms, encoder, view.space.dimension, limits)
+    filters = query.filters.tree()
+    asked, scale, kind = None, None, None
     with catalog.reading() as connection:
-        source = view.rows(connection, query.find)
-        found = _best(connection, source, view.space.id, query.find, vector, query.k)
-        paths = read.present_files(connection, [one.image for _, one in found])
-    hits = []
-    for rank, (score, one) in enumerate(found, 1):
-        files = tuple(Path(os.fsdecode(os.path.join(*place))) for place in paths[one.image] if place[0])
-        files = tuple(sorted(files, key=lambda path: not path.exists()))  # a disk may be away, a file just deleted
-        keys = [os.fsdecode(relative) for root, relative in paths[one.image] if not root]
-        hits.append(
-            Hit(
-                rank=rank,
-                id=one.image,
-                sha256=one.sha256.hex(),
-                path=files[0] if files else None,
-                paths=files,
-                key=keys[0] if keys else None,
-                caption=one.caption,
-                score=score,
-            )
+        if filters is not None:
+            where.check(connection, filters)
+        stored = _stored(connection, view, query)
+        calibration = view.calibration(connection, encoder)
+    if query.match != "keywords" and (query.terms or query.more or query.less):
+        asked = compose(
+            query,
+            view.space.dimension,
+            encoder=encoder,
+            stored=stored,
+            files=lambda image: _file_of(catalog, image),
+            calibration=calibration,
+            limits=limits,
         )
-    return SearchResult(view.space.encoder, source.exact, tuple(hits), view.take_notice())
+        if calibration is not None and query.match != "joint":
+            scale = calibration.scale(asked.vector, asked.direction(query.find))
+            kind = calibration.kind if scale is not None else None
+
+    with catalog.reading() as connection:
+        source = view.joint_rows(connection) if query.match == "joint" else view.rows(connection, query.find)
+        ranking = _ranking(connection, source, view, query, asked, filters)
+        page = _arrange(connection, ranking, query, scale, filters).first(query.offset + query.k)[query.offset :]
+        hits = _hydrate(connection, page, query, asked, scale, filters)
+    known = scale is not None or (query.match == "hybrid" and asked is not None)
+    relevant = sum(_is_relevant(one, query, scale) for one in page) if known else None
+    return SearchResult(view.space.encoder, source.exact, hits, view.take_notice(), relevant, kind)
 
 
 # --- encode -----------------------------------------------------------------------------------------------------
 
 
-def query_vector(terms: Sequence[Term], encoder: Encoder | None, dimension: int, limits: Limits) -> NDArray[np.float32]:
-    """Terms -> (dimension,) float32, unit length."""
-    texts = [term.text for term in terms if term.text is not None]
-    pictures = [term.picture for term in terms if term.picture is not None]
-    given = [np.asarray(term.vector, np.float64) for term in terms if term.vector is not None]
-    for vector in given:
-        if vector.shape != (dimension,) or not np.isfinite(vector).all():
-            raise UsageError(
-                f"A query vector has the shape {vector.shape}; this space needs {dimension} finite numbers."
-            )
-    parts = [np.stack([_unit(vector) for vector in given])] if given else []
-    if texts or pictures:
-        assert encoder is not None
-        if texts:
-            parts.append(encoder.encode_texts(texts))
-        if pictures:
-            prepared = [encoder.prepare(open_picture(one, encoder.image_size, limits)) for one in pictures]
-            parts.append(encoder.encode_images(prepared))
-    # Pictures lie closer together than texts do: each kind is normalised before they are added.
-    return _unit(np.sum([_unit(part.mean(0)) for part in parts], axis=0))
+def _stored(connection: Connection, view: View, query: Query) -> dict[int, NDArray[np.float16]]:
+    """The vectors of the images that a query names by id."""
+    named = images_named(query)
+    found = {one.image: one.row for one in read.owned(connection, view.space.id, "images", named)}
+    for image in named:
+        if image not in found:
+            raise UsageError(f"There is no image #{image} in this collection; `mmsearch query --json` shows ids.")
+        if not len(found[image]):
+            raise UsageError(f"The image #{image} has no vector of {view.space.encoder}; `mmsearch index` makes it.")
+    return found
 
 
-def open_picture(
-    picture: str | Path | bytes | Image.Image | NDArray[np.uint8], target: int, limits: Limits
-) -> Image.Image:
-    """Whatever a term may name as a picture -> RGB, upright. UsageError names the picture and the reason."""
-    from PIL import Image
-
-    from mmsearch import files
-    from mmsearch.decode import decode, to_rgb
-
-    name = "the picture" if not isinstance(picture, str | Path) else str(picture)
-    try:
-        if isinstance(picture, str | Path):
-            picture = files.read(Path(picture).expanduser(), limits.max_megabytes)[0]
-        if isinstance(picture, bytes):
-            return decode(picture, target=target, limits=limits).picture
-        if not isinstance(picture, Image.Image):
-            picture = _from_array(picture)
-        return to_rgb(picture, target=target)
-    except PictureError as error:
-        raise UsageError(f"Cannot use {name}: {error}.") from error
+def _file_of(catalog: Catalog, image: int) -> Path:
+    with catalog.reading() as connection:
+        places = [place for place in read.present_files(connection, [image]).get(image, []) if place[0]]
+    if not places:
+        raise UsageError(f"The image #{image} has no file here, so that no part of it can be looked at.")
+    return Path(os.fsdecode(os.path.join(*places[0])))
 
 
-def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    from PIL import Image
-
-    array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise PictureError(
-            "an array must be uint8 of shape (height, width), (height, width, 3) or (height, width, 4), "
-            f"not {array.dtype} {array.shape}"
-        )
-    if not array.size:
-        raise PictureError("the array is empty")
-    return Image.fromarray(array)
+# --- search, combine --------------------------------------------------------------------------------------------
 
 
-def _unit(vector: NDArray[np.floating]) -> NDArray[np.float32]:
-    wide = np.asarray(vector, np.float64)
-    length = np.linalg.norm(wide)
-    if length == 0:
-        raise UsageError("The query vector is zero; it points nowhere.")
-    return np.asarray(wide / length, np.float32)
+def _ranking(
+    connection: Connection,
+    source: Rows | JointRows,
+    view: View,
+    query: Query,
+    asked: Composed | None,
+    filters: Node | None,
+) -> Ranking:
+    """All candidates, best first."""
+    space = view.space.id
+    if asked is None and query.match != "keywords":
+        assert filters is not None
+        return Ranking(lambda n: [Candidate(one, 0.0) for one in read.listed(connection, filters, n)])
+    if query.match == "keywords":
+        every = _expression(query, every=True)
+
+        def by_words(n: int) -> list[Candidate]:
+            scores = dict(texts.ranked(connection, query.find, every, filters, n))
+            found = read.owned(connection, space, query.find, list(scores))
+            return [Candidate(one, scores[one.owner], certain=True) for one in found]
+
+        return Ranking(by_words)
+
+    assert asked is not None
+    kind = "joint" if query.match == "joint" else query.find
+    allowed = None
+    if filters is not None or kind == "joint":
+        allowed = read.allowed_ids(connection, space, kind, filters)
+
+    def by_vectors(n: int) -> list[Candidate]:
+        found = _best(connection, source, space, kind, asked.vector, n, allowed)
+        return [Candidate(one, score, score if kind == query.find else None) for score, one in found]
+
+    if query.match == "hybrid":
+        return _both(connection, by_vectors, space, query, asked, filters)
+    return Ranking(by_vectors)
 
 
-# --- search -----------------------------------------------------------------------------------------------------
+def _both(
+    connection: Connection,
+    by_vectors: Callable[[int], list[Candidate]],
+    space: int,
+    query: Query,
+    asked: Composed,
+    filters: Node | None,
+) -> Ranking:
+    """Vectors and words by reciprocal ranks; what is far down in both follows in the order of the vectors."""
+    nearest = {one.found.owner: one for one in by_vectors(HYBRID_DEPTH)}
+    any_word = [one for one, _ in texts.ranked(connection, query.find, _expression(query, every=False), filters, HYBRID_DEPTH)]
+    every_word = {one for one, _ in texts.ranked(connection, query.find, _expression(query, every=True), filters, HYBRID_DEPTH)}
+    only_words = read.owned(connection, space, query.find, [one for one in any_word if one not in nearest])
+    rows = [one for one in only_words if len(one.row)]
+    cosines = dict(zip((one.owner for one in rows), _exact_scores(asked.vector, rows), strict=True))
+    known = {one.owner: Candidate(one, 0.0, cosines.get(one.owner)) for one in only_words} | nearest
+    fused = [
+        Candidate(known[one].found, sum(parts), known[one].cosine, parts, one in every_word)
+        for one, parts in reciprocal_ranks([list(nearest), any_word], RRF_K)
+    ]
+    inside = {one.found.owner for one in fused}
+
+    def first(n: int) -> list[Candidate]:
+        if n <= len(fused):
+            return fused[:n]
+        tail = []
+        for rank, one in enumerate(by_vectors(n), 1):
+            if one.found.owner not in inside:
+                score = 1 / (RRF_K + rank)
+                tail.append(Candidate(one.found, score, one.cosine, (score, 0.0)))
+        return [*fused, *tail][:n]
+
+    return Ranking(first, mixed=len(fused))
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What is searched, at one moment: a generation, and beside it the rows above its highest id."""
-
-    generation: Generation | None
-    ids: NDArray[np.int64]
-    rows: NDArray[np.float32]
-
-    @property
-    def exact(self) -> bool:
-        return self.generation is None or self.generation.exact
-
-    def __len__(self) -> int:
-        return len(self.ids) + (self.generation.rows if self.generation is not None else 0)
-
-    def best(
-        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k best approximate scores, descending, and their vector ids; fewer where there are fewer."""
-        ids, scores = self.ids, self.rows @ vector
-        if allowed is not None:
-            kept = np.isin(ids, allowed)
-            ids, scores = ids[kept], scores[kept]
-        if len(scores) > k:
-            top = np.argpartition(scores, -k)[-k:]
-            ids, scores = ids[top], scores[top]
-        if self.generation is not None and self.generation.rows:
-            below = allowed if allowed is None else allowed[allowed <= self.generation.highest_id]
-            more_scores, more_ids = self.generation.index.search(vector[None], k, below)
-            ids, scores = np.concatenate([ids, more_ids[0]]), np.concatenate([scores, more_scores[0]])
-        order = np.lexsort((ids, -scores))[:k]
-        return scores[order], ids[order]
+def _expression(query: Query, *, every: bool) -> str:
+    wanted = [term.text for term in query.terms if term.text is not None and term.weight > 0]
+    unwanted = [term.text for term in query.terms if term.text is not None and term.weight < 0]
+    return expression(wanted, unwanted, every=every)
 
 
 def _best(
-    connection: Connection, source: Rows, space_id: int, kind: Kind, vector: NDArray[np.float32], k: int
+    connection: Connection,
+    source: Rows | JointRows,
+    space_id: int,
+    kind: str,
+    vector: NDArray[np.float32],
+    k: int,
+    allowed: NDArray[np.int64] | None,
 ) -> list[tuple[float, Found]]:
     """The k best visible rows with their exact scores; min(k, visible) of them."""
-    fetch, allowed = 2 * k + 16, None
+    fetch = 2 * k + 16
     while True:
         rough, ids = source.best(vector, fetch, allowed)
         found = read.visible(connection, kind, ids.tolist())
@@ -194,88 +212,127 @@ def _best(
         if everything or (len(scored) >= k and scored[k - 1][0] > rough[-1] + SCORE_TOLERANCE):
             return scored[:k]
         if allowed is None and len(found) < len(ids):
-            allowed = read.visible_ids(connection, space_id, kind)  # something is hidden: decide first, then search
+            allowed = read.allowed_ids(connection, space_id, kind, None)  # something is hidden: decide first, then search
         else:
             fetch *= 4  # the scores at the edge are too close to tell
 
 
 def _exact_scores(vector: NDArray[np.float32], found: Sequence[Found]) -> list[float]:
-    """Cosines in float64, rounded to float32: the same whatever the company."""
-    wide = vector.astype(np.float64)
-    scores = []
-    for one in found:
-        row = one.row.astype(np.float64)
-        scores.append(float(np.float32(row @ wide / np.linalg.norm(row))))
+    """Cosines in float64, rounded to float32: each row is added up by itself, so they are the same whatever the
+    company."""
+    if not found:
+        return []
+    rows = np.stack([one.row for one in found]).astype(np.float64)
+    dots = (rows * vector.astype(np.float64)).sum(axis=1)
+    scores: list[float] = (dots / np.sqrt((rows * rows).sum(axis=1))).astype(np.float32).tolist()
     return scores
 
 
-# --- resolve ----------------------------------------------------------------------------------------------------
+# --- calibrate, arrange -----------------------------------------------------------------------------------------
 
 
-class View:
-    """What an engine keeps of one space between searches: opened generations and the newest rows, per kind.
+def _probability(one: Candidate, scale: Scale | None) -> float | None:
+    if scale is None or one.cosine is None:
+        return None
+    return float(scale.probability(np.array([one.cosine]))[0])
 
-    A generation is opened, and checked in full, on a thread, while the encoder loads. A damaged one is passed over,
-    the catalog's rows are scanned instead, and the first result after that says so.
-    """
 
-    def __init__(self, folder: Path, space: SpaceRow) -> None:
-        self.space = space
-        self._folder = folder / "index" / str(space.id)
-        self._lock = Lock()
-        self._opener = ThreadPoolExecutor(1, "mmsearch-open")
-        self._opening: dict[str, tuple[str | None, Future[Generation | None]]] = {}
-        self._rows: dict[str, Rows] = {}
-        self._notice: str | None = None
+def _is_relevant(one: Candidate, query: Query, scale: Scale | None) -> bool:
+    if one.certain:
+        return True
+    least = RELEVANT if query.min_probability is None else query.min_probability
+    return (_probability(one, scale) or 0.0) >= least
 
-    def close(self) -> None:
-        self._opener.shutdown(cancel_futures=True)
 
-    def preload(self, space: SpaceRow, kind: str) -> None:
-        """Begin to open the generation of a kind, if it is not the one that is open."""
-        with self._lock:
-            name = space.generation(kind)
-            if kind not in self._opening or self._opening[kind][0] != name:
-                self._opening[kind] = name, self._opener.submit(self._open, name)
-                self._rows.pop(kind, None)
+def _arrange(
+    connection: Connection, ranking: Ranking, query: Query, scale: Scale | None, filters: Node | None
+) -> Ranking:
+    """The ranking as the query wants it shown."""
+    if query.min_probability is not None:
+        if scale is None:
+            raise UsageError("The probabilities of this query are not known, so that none can be asked for.")
+        least = query.min_probability
+        ranking = arranging.likely(ranking, lambda one: (_probability(one, scale) or 0.0) >= least)
 
-    def rows(self, connection: Connection, kind: str) -> Rows:
-        """What to search now: follows new generations and new rows of the catalog."""
-        space = next(one for one in read.spaces(connection) if one.id == self.space.id)
-        self.preload(space, kind)
-        with self._lock:
-            known = self._rows.get(kind)
-            if known is None:
-                generation = self._opening[kind][1].result()
-                known = Rows(generation, np.empty(0, np.int64), np.empty((0, space.dimension), np.float32))
-            above = known.generation.highest_id if known.generation else 0
-            newest = int(known.ids[-1]) if len(known.ids) else above
-            new = list(read.rows_above(connection, space.id, kind, newest, space.dimension))
-            if new:
-                ids = np.concatenate([known.ids, *(ids for ids, _ in new)])
-                rows = np.concatenate([known.rows, *(rows.astype(np.float32) for _, rows in new)])
-                kept = np.isin(ids, read.ids_above(connection, space.id, kind, above))  # others were deleted since
-                known = Rows(known.generation, ids[kept], rows[kept])
-            self._rows[kind] = known
-            return known
+    def relevant(one: Candidate) -> bool:
+        return scale is None or _is_relevant(one, query, scale)
 
-    def take_notice(self) -> str | None:
-        """What the person should know, once."""
-        with self._lock:
-            notice, self._notice = self._notice, None
-            return notice
+    if query.unique:
+        ranking = arranging.unique(ranking, lambda images: read.perceptual_hashes(connection, images))
+    if query.sort != "relevance":
+        return arranging.relevant_first(ranking, relevant, lambda found: _sorted(connection, found, query.sort, filters))
+    if query.diverse:
+        return arranging.relevant_first(
+            ranking,
+            relevant,
+            lambda found: arranging.diversified(found, query.diverse),
+            most=arranging.DIVERSE_POOL,
+        )
+    return ranking
 
-    def _open(self, name: str | None) -> Generation | None:
-        """On the opener's thread."""
-        if name is None:
-            return None
-        path = self._folder / name
-        try:
-            generation = generations.open_generation(
-                path, dimension=self.space.dimension, fingerprint=self.space.fingerprint
-            )
-            generations.check_generation(path)
-        except DamagedError as error:
-            self._notice = f"{error} Until then every row of the catalog is scanned."
-            return None
-        return generation
+
+def _sorted(
+    connection: Connection, found: Sequence[Candidate], sort: str, filters: Node | None
+) -> list[Candidate]:
+    """By date, the newest first and what has none last; or by the name of the file. Equal ones by relevance."""
+    images = [one.found.image for one in found]
+    if sort == "date":
+        dates = read.taken(connection, images)
+        dated = [one for one in found if dates[one.found.image] is not None]
+        dated.sort(key=lambda one: dates[one.found.image], reverse=True)  # type: ignore[arg-type,return-value]
+        return [*dated, *(one for one in found if dates[one.found.image] is None)]
+    places = read.present_files(connection, images, filters)
+    return sorted(found, key=lambda one: _name_order(places[one.found.image]))
+
+
+def _name_order(places: Sequence[tuple[bytes, bytes]]) -> tuple[str, bytes, bytes]:
+    root, relative = places[0]
+    return os.fsdecode(os.path.basename(relative)).casefold(), root, relative
+
+
+# --- hydrate ----------------------------------------------------------------------------------------------------
+
+
+def _hydrate(
+    connection: Connection,
+    page: Sequence[Candidate],
+    query: Query,
+    asked: Composed | None,
+    scale: Scale | None,
+    filters: Node | None,
+) -> tuple[Hit, ...]:
+    """Candidates -> hits, with files, dates, probabilities and shares."""
+    images = [one.found.image for head in page for one in (head, *head.folded)]
+    places = read.present_files(connection, images, filters)
+    dates = read.taken(connection, images)
+
+    def hit(one: Candidate, rank: int) -> Hit:
+        mine = places[one.found.image]
+        files = tuple(Path(os.fsdecode(os.path.join(*place))) for place in mine if place[0])
+        files = tuple(sorted(files, key=lambda path: not path.exists()))  # a disk may be away, a file just deleted
+        keys = [os.fsdecode(relative) for root, relative in mine if not root]
+        return Hit(
+            rank=rank,
+            id=one.found.image,
+            sha256=one.found.sha256.hex(),
+            path=files[0] if files else None,
+            paths=files,
+            key=keys[0] if keys else None,
+            caption=one.found.caption,
+            score=one.score,
+            probability=_probability(one, scale),
+            shares=_shares(one, asked),
+            taken_at=dates[one.found.image],
+            folded=tuple(hit(other, rank) for other in one.folded),
+        )
+
+    return tuple(hit(one, rank) for rank, one in enumerate(page, query.offset + 1))
+
+
+def _shares(one: Candidate, asked: Composed | None) -> tuple[Share, ...]:
+    if one.parts:
+        return tuple(map(Share, ("vectors", "keywords"), one.parts))
+    if asked is None:
+        return ()
+    row = one.found.row.astype(np.float64)
+    return tuple(map(Share, asked.names, (asked.parts @ row / np.linalg.norm(row)).tolist()))

@@ -15,11 +15,13 @@ class Limits:
     """What one picture may cost. Applied per call, never through a global of Pillow's.
 
     max_megapixels: 180 is where Pillow itself calls a picture a decompression bomb; 16 bytes a pixel at worst.
-    max_megabytes: size of the file.
+    max_megabytes: size of the file, or of what a URL leads to.
+    private_addresses: whether the URL of a query's picture may lead to this machine or its local network.
     """
 
     max_megapixels: float = 180.0
     max_megabytes: float = 200.0
+    private_addresses: bool = False
 
 
 def data_folder() -> Path:

@@ -16,7 +16,8 @@ from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import Found, SpaceRow
 from mmsearch.errors import DamagedError, UsageError
 from mmsearch.query import Query, Term
-from mmsearch.searching import View, search
+from mmsearch.searching import search
+from mmsearch.views import View
 from mmsearch.settings import Limits
 from mmsearch.types import Kind, Verification
 from mmsearch.vectors import generations
@@ -132,7 +133,7 @@ def _check_search(catalog: Catalog, space: SpaceRow, kind: Kind) -> Iterator[str
     view = View(catalog.folder, space)
     try:
         with catalog.reading() as connection:
-            ids = read.visible_ids(connection, space.id, kind)
+            ids = read.allowed_ids(connection, space.id, kind, None)
             chosen = ids[:: max(1, len(ids) // PROBES)][:PROBES].tolist()
             probes = read.visible(connection, kind, chosen)
         for probe in probes:

@@ -171,7 +171,8 @@ def test_query_json(indexed: Path, run: Run) -> None:
     ran = run("query", "blue", "--json")
     assert (ran.code, ran.json["space"], ran.json["exact"]) == (0, "colour", True)
     hit = ran.json["hits"][0]
-    assert list(hit) == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
+    assert list(hit)[:8] == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
+    assert list(hit)[8:] == ["probability", "shares", "taken_at", "folded"]
     assert (hit["rank"], hit["path"], hit["paths"]) == (1, str(indexed / "blue.png"), [str(indexed / "blue.png")])
     assert (hit["caption"], hit["key"], len(hit["sha256"])) == (None, None, 64)
 
@@ -210,7 +211,7 @@ def test_nothing_found_is_valid_json_and_exit_code_1(find: str, run: Run, tmp_pa
     assert run("index", tmp_path / "empty", "--model", "colour").code == 0
     ran = run("query", "red", "--find", find, "--json")
     assert ran.code == 1
-    assert ran.json == {"space": "colour", "exact": True, "hits": []}
+    assert ran.json == {"space": "colour", "exact": True, "hits": [], "relevant": None, "calibration": None}
     assert ran.err.startswith("mmsearch: nothing found: ")
     assert run("query", "red", "--find", find).out == ""
 

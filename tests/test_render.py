@@ -34,10 +34,15 @@ ADDED = Hit(3, 9, "ef" * 32, None, (), "shop/17", None, -0.1)
 CAPTION = Hit(1, 7, "ab" * 32, Path("/pictures/car.jpg"), (Path("/pictures/car.jpg"),), None, "a [red] car", 0.9)
 
 
+def found(*hits: Hit) -> SearchResult:
+    return SearchResult("lite", True, hits)
+
+
 def test_query_json() -> None:
     data = as_json.search_result(SearchResult("lite", True, (CAR, CAFE, ADDED)))
-    assert list(data) == ["space", "exact", "hits"]
-    assert list(data["hits"][0]) == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
+    assert list(data) == ["space", "exact", "hits", "relevant", "calibration"]
+    assert list(data["hits"][0])[:8] == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
+    assert list(data["hits"][0])[8:] == ["probability", "shares", "taken_at", "folded"]
     assert data["hits"][0] == {
         "rank": 1,
         "id": 7,
@@ -128,9 +133,9 @@ def test_verify_and_eval_json() -> None:
 
 
 def test_hits_through_a_pipe_are_tab_separated_lines_with_whole_paths() -> None:
-    text = table.as_text(table.hits_table((CAR, CAFE, ADDED)))
+    text = table.as_text(table.hits_table(found(CAR, CAFE, ADDED)))
     assert text == "1\t0.400\t/pictures/car.jpg\n2\t0.123\t/pictures/caf\\xe9.jpg\n3\t-0.100\tshop/17\n"
-    assert table.as_text(table.hits_table((CAPTION,))) == "1\t0.900\ta [red] car\t/pictures/car.jpg\n"
+    assert table.as_text(table.hits_table(found(CAPTION))) == "1\t0.900\ta [red] car\t/pictures/car.jpg\n"
 
 
 def drawn(rows: table.Table, width: int, terminal: bool = False) -> str:
@@ -142,24 +147,24 @@ def drawn(rows: table.Table, width: int, terminal: bool = False) -> str:
 
 
 def test_hits_on_a_terminal_are_short_and_say_how_many_copies() -> None:
-    lines = drawn(table.hits_table((CAR, CAFE, ADDED), Path("/pictures")), 80).splitlines()
+    lines = drawn(table.hits_table(found(CAR, CAFE, ADDED), Path("/pictures")), 80).splitlines()
     assert [line.split() for line in lines[:2]] == [
         ["#", "score", "file"],
         ["1", "0.400", "car.jpg", "(+", "1", "copy)"],
     ]
     assert lines[2].split() == ["2", "0.123", "caf\\xe9.jpg"]
-    assert "a [red] car" in drawn(table.hits_table((CAPTION,), Path("/")), 80)  # brackets are not markup
+    assert "a [red] car" in drawn(table.hits_table(found(CAPTION), Path("/")), 80)  # brackets are not markup
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing() -> None:
     long = Path("/pictures") / ("x" * 90 + ".jpg")
-    text = drawn(table.hits_table([Hit(1, 1, "00", long, (long,), None, None, 0.5)]), 60)
+    text = drawn(table.hits_table(found(Hit(1, 1, "00", long, (long,), None, None, 0.5))), 60)
     assert max(map(len, text.splitlines())) <= 60
     assert str(long) in "".join(line[10:].strip() for line in text.splitlines()[1:])
 
 
 def test_files_are_links_on_a_terminal() -> None:
-    assert "file:///pictures/caf%E9.jpg" in drawn(table.hits_table([CAFE]), 80, terminal=True)
+    assert "file:///pictures/caf%E9.jpg" in drawn(table.hits_table(found(CAFE)), 80, terminal=True)
 
 
 @pytest.mark.parametrize(

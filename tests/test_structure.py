@@ -27,12 +27,15 @@ HEAVY = (
 # Lowest first; a module imports its own layer or lower ones.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "settings"),
-    ("files", "metadata", "decode", "captions", "filters", "query", "combine", "words", "metrics", "fetching"),
+    (
+        *("files", "metadata", "decode", "captions", "conditions", "expressions", "filters", "query"),
+        *("combine", "words", "metrics", "fetching"),
+    ),
     ("encoders", "vectors", "catalog"),
     (
         *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
-        *("composing", "views", "searching", "feedback", "explaining", "relevance", "tagging", "duplicates"),
-        *("adding", "verifying", "checkup", "evaluation", "comparing"),
+        *("arranging", "composing", "views", "searching", "feedback", "explaining", "relevance", "tagging", "duplicates"),
+        *("adding", "verifying", "checkup", "testsets", "judging", "evaluation", "comparing"),
     ),
     ("engine",),
     ("training",),

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
-from mmsearch.catalog import texts
+from mmsearch.catalog import texts, where
 from mmsearch.catalog.locks import locked
 from mmsearch.catalog.tables import SCHEMA
 from mmsearch.errors import CollectionError, CollectionNotFoundError, DamagedError, LockError, SchemaError
@@ -213,13 +213,15 @@ def _engine(path: Path, mode: str, *, begin: str, pool: type[Pool] = QueuePool) 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=30, check_same_thread=False, isolation_level=None)
 
-    sizes = {"pool_size": 8, "max_overflow": 56} if pool is QueuePool else {}
+    # The one used last is used next: it keeps what filters allow (read.allowed_ids).
+    sizes = {"pool_size": 8, "max_overflow": 56, "pool_use_lifo": True} if pool is QueuePool else {}
     engine = create_engine("sqlite://", creator=connect, poolclass=pool, **sizes)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        where.register(connection)
 
     @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:

@@ -5,18 +5,23 @@ Ids and hashes go in and out as plain values; vectors as float16 rows.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, and_, bindparam, exists, func, null, or_, select
+from sqlalchemy import Connection, Select, Text, and_, bindparam, exists, func, null, or_, select, type_coerce
 
 from mmsearch.catalog.tables import caption, file, image, root, space, vector
+from mmsearch.catalog.where import condition
+from mmsearch.filters import Node
 
 CHUNK = 500  # values in one IN (...): SQLite's oldest limit is 999
+ALLOWED_KEPT = 8  # id sets of filters kept with each connection: 0.8 MB each at 100,000 images
 
 
 class RootRow(NamedTuple):
@@ -67,9 +72,10 @@ class SpaceRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A vector and what it belongs to. caption is None for image vectors."""
+    """A vector and what it belongs to. owner: the image or caption whose vector it is. caption is None for images."""
 
     vector: int
+    owner: int
     image: int
     sha256: bytes
     caption: str | None
@@ -144,11 +150,17 @@ def places(connection: Connection, image_id: int) -> list[Place]:
     return [Place(r[0], RootRow(r[1], r[2], r[3]), r[4], r[5]) for r in connection.execute(query)]
 
 
-def present_files(connection: Connection, images: Sequence[int]) -> dict[int, list[tuple[bytes, bytes]]]:
-    """image -> its present files as (root path, relative path), in the order of roots, then paths."""
+def present_files(
+    connection: Connection, images: Sequence[int], filters: Node | None = None
+) -> dict[int, list[tuple[bytes, bytes]]]:
+    """image -> its present files that satisfy the filters, as (root path, relative path), in the order of roots, then
+    paths."""
+    query = _present_files()
+    if filters is not None:
+        query = query.join(image, image.c.id == file.c.image).where(condition(filters))
     found: dict[int, list[tuple[bytes, bytes]]] = {}
     for ids in _chunks(images):
-        for image_id, path, relative in connection.execute(_present_files(), {"ids": ids}):
+        for image_id, path, relative in connection.execute(query, {"ids": ids}):
             found.setdefault(image_id, []).append((path, relative))
     return found
 
@@ -276,45 +288,126 @@ def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[F
     found: list[Found] = []
     for ids in _chunks(list(vectors)):
         rows = connection.execute(_visible(kind), {"ids": ids})
-        found += [Found(row[0], row[1], row[2], row[3], np.frombuffer(row[4], "<f2")) for row in rows]
+        found += [Found(*row[:5], np.frombuffer(row[5], "<f2")) for row in rows]
     return found
 
 
 @cache
 def _visible(kind: str) -> Select[Any]:
-    return _with_image(kind).where(vector.c.id.in_(bindparam("ids", expanding=True)))
+    present = exists().where(and_(file.c.image == image.c.id, file.c.status == "ok"))
+    if kind == "captions":
+        joined = vector.join(caption, caption.c.id == vector.c.owner).join(image, image.c.id == caption.c.image)
+        text: Any = caption.c.text
+    else:
+        joined, text = vector.join(image, image.c.id == vector.c.owner), null()
+    columns = (vector.c.id, vector.c.owner, image.c.id, image.c.sha256, text, vector.c.data)
+    wanted = vector.c.id.in_(bindparam("ids", expanding=True))
+    return select(*columns).select_from(joined).where(present, wanted)
 
 
-def visible_ids(connection: Connection, space_id: int, kind: str) -> NDArray[np.int64]:
-    """Ascending ids of the vectors of a space and kind whose image has a present file. Kept with the connection for
-    as long as nobody changes the catalog."""
+def owned(connection: Connection, space_id: int, kind: str, owners: Sequence[int]) -> list[Found]:
+    """Images or captions, with their vectors where the space has them (else an empty row), in the order given."""
+    found: dict[int, Found] = {}
+    for ids in _chunks(owners):
+        for row in connection.execute(_owned(kind), {"ids": ids, "space": space_id}):
+            found[row[1]] = Found(row[0] or 0, *row[1:5], np.frombuffer(row[5] or b"", "<f2"))
+    return [found[one] for one in owners if one in found]
+
+
+@cache
+def _owned(kind: str) -> Select[Any]:
+    if kind == "captions":
+        what: Any = caption.join(image, image.c.id == caption.c.image)
+        owner, text = caption.c.id, caption.c.text
+    else:
+        what, owner, text = image, image.c.id, null()
+    mine = and_(vector.c.owner == owner, vector.c.kind == kind, vector.c.space == bindparam("space"))
+    columns = (vector.c.id, owner, image.c.id, image.c.sha256, text, vector.c.data)
+    wanted = owner.in_(bindparam("ids", expanding=True))
+    return select(*columns).select_from(what.outerjoin(vector, mine)).where(wanted)
+
+
+def allowed_ids(connection: Connection, space_id: int, kind: str, filters: Node | None) -> NDArray[np.int64]:
+    """Ascending ids of the vectors of a space and kind whose image has a present file that satisfies the filters.
+    `joint`: also those of images that have no joint vector. Kept with the connection for as long as nobody changes
+    the catalog."""
     version = connection.exec_driver_sql("PRAGMA data_version").scalar()
-    kept = connection.info.get((space_id, kind))
-    if kept is not None and kept[0] == version:
-        return np.asarray(kept[1], np.int64)
-    query = _with_image(kind, ids_only=True).where(vector.c.space == space_id, vector.c.kind == kind)
-    ids = np.array([row[0] for row in connection.execute(query.order_by(vector.c.id))], np.int64)
-    connection.info[(space_id, kind)] = (version, ids)
-    return ids
+    kept: OrderedDict[Any, NDArray[np.int64]] = connection.info.setdefault("allowed", OrderedDict())
+    if connection.info.get("allowed_version") != version:
+        kept.clear()
+        connection.info["allowed_version"] = version
+    key = (space_id, kind, filters)
+    if key not in kept:
+        query = _vectors_of(space_id, kind, satisfying(filters)).order_by(vector.c.id)
+        kept[key] = np.array(connection.execute(query).scalars().all(), np.int64)
+        while len(kept) > ALLOWED_KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
+
+
+def satisfying(filters: Node | None) -> Select[Any]:
+    """Ids of the images that have a present file that satisfies the filters."""
+    query = select(file.c.image).where(file.c.status == "ok", file.c.image.is_not(None))
+    if filters is not None:
+        query = query.join(image, image.c.id == file.c.image).join(root, root.c.id == file.c.root)
+        query = query.where(condition(filters))
+    return query
+
+
+def _vectors_of(space_id: int, kind: str, images: Select[Any]) -> Select[Any]:
+    query = select(vector.c.id).where(vector.c.space == space_id)
+    if kind == "captions":
+        texts = select(caption.c.id).where(caption.c.image.in_(images))
+        return query.where(vector.c.kind == kind, vector.c.owner.in_(texts))
+    if kind == "joint":
+        joint = select(vector.c.owner).where(vector.c.space == space_id, vector.c.kind == "joint")
+        alone = and_(vector.c.kind == "images", vector.c.owner.not_in(joint))
+        return query.where(or_(vector.c.kind == "joint", alone), vector.c.owner.in_(images))
+    return query.where(vector.c.kind == kind, vector.c.owner.in_(images))
+
+
+def listed(connection: Connection, filters: Node, limit: int) -> list[Found]:
+    """Images that satisfy filters, the newest first, those without a date last; equal ones by sha256. Without rows."""
+    query = select(image.c.id, image.c.sha256).where(image.c.id.in_(satisfying(filters)))
+    query = query.order_by(image.c.taken_at.desc().nulls_last(), image.c.sha256).limit(limit)
+    none = np.empty(0, np.float16)
+    return [Found(0, row[0], row[0], row[1], None, none) for row in connection.execute(query)]
+
+
+def taken(connection: Connection, images: Sequence[int]) -> dict[int, datetime | None]:
+    """image -> when it was taken."""
+    found: dict[int, datetime | None] = {}
+    for ids in _chunks(images):
+        found.update((row[0], row[1]) for row in connection.execute(_taken(), {"ids": ids}))
+    return found
+
+
+@cache
+def _taken() -> Select[Any]:
+    return select(image.c.id, image.c.taken_at).where(image.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def perceptual_hashes(connection: Connection, images: Sequence[int]) -> dict[int, bytes | None]:
+    """image -> its perceptual hash."""
+    found: dict[int, bytes | None] = {}
+    for ids in _chunks(images):
+        rows = connection.execute(select(image.c.id, image.c.perceptual_hash).where(image.c.id.in_(ids)))
+        found.update((row[0], row[1]) for row in rows)
+    return found
+
+
+def calibration(connection: Connection, space_id: int) -> str | None:
+    """What an index run stored of how scores of a space become probabilities, as JSON text."""
+    query = select(type_coerce(space.c.calibration, Text)).where(space.c.id == space_id)
+    found: str | None = connection.execute(query).scalar()
+    return found
 
 
 def ids_above(connection: Connection, space_id: int, kind: str, above: int) -> NDArray[np.int64]:
     """Ascending ids of the vectors of a space and kind that are greater than `above`."""
     query = select(vector.c.id).where(vector.c.space == space_id, vector.c.kind == kind, vector.c.id > above)
     return np.array(connection.execute(query.order_by(vector.c.id)).scalars().all(), np.int64)
-
-
-def _with_image(kind: str, *, ids_only: bool = False) -> Select[Any]:
-    present = exists().where(and_(file.c.image == image.c.id, file.c.status == "ok"))
-    if kind == "images":
-        joined = vector.join(image, image.c.id == vector.c.owner)
-        text: Any = null()
-    else:
-        joined = vector.join(caption, caption.c.id == vector.c.owner).join(image, image.c.id == caption.c.image)
-        text = caption.c.text
-    if ids_only:
-        return select(vector.c.id).select_from(joined).where(present)
-    return select(vector.c.id, image.c.id, image.c.sha256, text, vector.c.data).select_from(joined).where(present)
 
 
 # --- overview ---------------------------------------------------------------------------------------------------

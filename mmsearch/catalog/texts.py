@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, cast, delete, func, insert, literal_column, select
-from sqlalchemy.sql import Select
 
+from mmsearch.catalog.read import satisfying
 from mmsearch.catalog.tables import (
     caption,
     caption_fts,
@@ -23,6 +23,7 @@ from mmsearch.catalog.tables import (
     picture_text,
     tag,
 )
+from mmsearch.filters import Node
 
 # How much a word counts by where it stands: what people wrote says more than where a file happens to lie.
 COLUMN_WEIGHTS = (1.0, 0.6, 1.0, 0.4)  # captions, names, tags, inside
@@ -59,17 +60,20 @@ def refresh(connection: Connection) -> None:
 
 
 def ranked(
-    connection: Connection, kind: str, match: str, condition: ColumnElement[bool] | None, limit: int
+    connection: Connection, kind: str, match: str, filters: Node | None, limit: int
 ) -> list[tuple[int, float]]:
-    """(image or caption id, BM25, higher is better) of the best matches, best first, equal ones by id.
+    """(image or caption id, BM25, higher is better) of the best matches, best first, equal ones by id: those whose
+    image has a present file that satisfies the filters.
 
-    match: an FTS5 expression that `words.expression` made. condition: on the ids of images or captions."""
-    table = image_fts if kind == "images" else caption_fts
-    weights = COLUMN_WEIGHTS if kind == "images" else ()
+    match: an FTS5 expression that `words.expression` made."""
+    images = satisfying(filters)
+    if kind == "images":
+        table, weights, there = image_fts, COLUMN_WEIGHTS, image_fts.c.rowid.in_(images)
+    else:
+        table, weights = caption_fts, ()
+        there = caption_fts.c.rowid.in_(select(caption.c.id).where(caption.c.image.in_(images)))
     score = -func.bm25(literal_column(table.name), *weights)
-    query: Select[Any] = select(table.c.rowid, score).where(literal_column(table.name).op("MATCH")(match))
-    if condition is not None:
-        query = query.where(condition)
+    query = select(table.c.rowid, score).where(literal_column(table.name).op("MATCH")(match), there)
     rows = connection.execute(query.order_by(score.desc(), table.c.rowid).limit(limit))
     return [(row[0], row[1]) for row in rows]
 

@@ -10,21 +10,26 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli import options
-from mmsearch.cli.console import on_terminal, show_json, show_raw, show_table, warn
+from mmsearch.cli.asking import Asked, asks
+from mmsearch.cli.console import on_terminal, say, show_json, show_raw, show_table, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.errors import UsageError
-from mmsearch.query import Query, Term
+from mmsearch.query import Query
 from mmsearch.render import json, table
-from mmsearch.types import Hit, Kind
+from mmsearch.settings import Limits
+from mmsearch.types import Hit, SearchResult
 
 EXAMPLES = """\b
 Examples:
   mmsearch query "a red sports car"
-  mmsearch query "a dog" "snow"          both together
-  mmsearch query --like holiday.jpg -k 20
+  mmsearch query "a beach" 2:sunset --not people
+  mmsearch query "snow" --like 0.5:holiday.jpg
+  mmsearch query --like "#12" --more 7 --less 3
   mmsearch query --like holiday.jpg --find captions
+  mmsearch query "a dog" --in ~/Pictures --after 2024-05
+  mmsearch query --where "width >= 1920" --sort date
   mmsearch query penguin -0 | xargs -0 cp -t /tmp
-  mmsearch query penguin --json
+  mmsearch query penguin --html penguins.html --open
 """
 
 
@@ -32,26 +37,24 @@ def add_to(app: typer.Typer) -> None:
     app.command("query", short_help="Find pictures by what they show.", epilog=EXAMPLES)(query)
 
 
+@asks
 def query(
-    texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="What to look for; put a sentence in quotes.")
-    ] = None,
-    like: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--like",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Find what resembles this picture; it need not be indexed. Can be repeated.",
-        ),
-    ] = None,
-    find: Annotated[Kind, typer.Option("--find", help="Find pictures, or the captions of pictures.")] = "images",
-    k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many answers at most.")] = 10,
+    asked: Asked,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each term has to do with an answer.")] = False,
+    expand: Annotated[bool, typer.Option("--expand", help="With --unique: list what was folded, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 when nothing is relevant.")] = False,
     as_json: options.AsJson = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="Print paths alone, each ended by a NUL byte: for xargs -0.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the answers as a page with pictures.")
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open", help="Look at the answers in the browser.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Show the pictures in the terminal.")] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let a picture URL lead into the local network.")
     ] = False,
     model: options.Model = None,
     device: options.Device = "auto",
@@ -60,8 +63,8 @@ def query(
 ) -> Exit:
     """Find pictures by what they show.
 
-    Several texts and pictures are looked for together. The score says how near an answer is to the query; it ranks
-    answers and is not a probability.
+    Texts and pictures are looked for together; what is relevant comes first, and a line shows where that ends. Filters
+    are decided before the search, so that they never cost answers; without a text or picture they list what there is.
 
     Through a pipe an answer is one line of rank, score and path (for captions: rank, score, caption, path), separated
     by tabs. The exit code is 1 when nothing was found.
@@ -70,27 +73,75 @@ def query(
 
     if as_json and (paths or null):
         raise UsageError("--json and --paths do not go together; the JSON has the paths.")
-    terms = [Term(text=text) for text in texts or ()] + [Term(picture=path) for path in like or ()]
-    asked = Query(tuple(terms), find=find, k=k)
-    with Engine.open(collection, model=model, device=device, precision=precision, create=False) as engine:
-        result = engine.search(asked)
+    limits = Limits(private_addresses=allow_private)
+    with Engine.open(
+        collection, model=model, device=device, precision=precision, limits=limits, create=False
+    ) as engine:
+        question = asked.query(engine)
+        result = engine.search(question)
     if result.notice:
         warn(result.notice)
     if as_json:
         show_json(json.search_result(result))
     elif paths or null:
-        show_raw(_paths(result, b"\0" if null else b"\n"))
-    elif result.hits:
-        show_table(table.hits_table(result, Path.cwd() if on_terminal() else None))
-        if on_terminal() and len(texts or ()) > 1 and not any(" " in text for text in texts or ()):
-            warn(f"these are the answers to {len(texts or ())} texts together; quotes make them one sentence.")
+        show_raw(_paths(result, expand, b"\0" if null else b"\n"))
+    elif preview:
+        from mmsearch.cli import seeing
+
+        seeing.preview(result)
+    elif result.hits and not (html or opened):
+        _show(result, question, explain=explain, expand=expand)
+    if html or opened:
+        from mmsearch.cli import seeing
+
+        if html:
+            seeing.write_gallery(html, result, title(question))
+        if opened:
+            seeing.open_gallery(result, title(question), html)
     if not result.hits:
-        what = "pictures" if find == "images" else "captions"
-        warn(f"nothing found: the collection has no {what} yet; `mmsearch index --help` says how to add some.")
+        warn(_nothing(question))
         return Exit.NOTHING_FOUND
+    if result.relevant == 0:
+        if not as_json:
+            warn("nothing here seems to match; these are the nearest.")
+        if strict:
+            return Exit.NOTHING_FOUND
     return Exit.DONE
 
 
-def _paths(hits: Iterable[Hit], end: bytes) -> bytes:
+def title(query: Query) -> str:
+    """The query in a line, as people write it."""
+    terms = [*map(str, query.terms), *(f"more #{one}" for one in query.more), *(f"less #{one}" for one in query.less)]
+    return ", ".join(terms) or "pictures"
+
+
+def _show(result: SearchResult, query: Query, *, explain: bool, expand: bool) -> None:
+    base = Path.cwd() if on_terminal() else None
+    show_table(table.hits_table(result, base, explain=explain, expand=expand))
+    if not on_terminal():
+        return
+    if result.relevant:
+        rough = ", as far as this collection itself can tell" if result.calibration == "collection" else ""
+        say(f"{result.relevant:,} relevant of {len(result):,} shown{rough}")
+    words = [term.text for term in query.terms if term.text is not None and term.weight == 1]
+    if len(words) == len(query.terms) > 1 and not any(" " in word for word in words):
+        warn(f"these are the answers to {len(words)} texts together; quotes make them one sentence.")
+
+
+def _nothing(query: Query) -> str:
+    what = "pictures" if query.find == "images" else "captions"
+    if query.offset:
+        return f"nothing found: there are no more than {query.offset:,} answers."
+    if query.min_probability is not None:
+        return f"nothing found that is as likely as {query.min_probability:g}."
+    if query.match == "keywords":
+        return f"nothing found: no {what} have all these words{' and satisfy the filters' if query.filters else ''}."
+    if query.filters:
+        return f"nothing found: no {what} satisfy the filters."
+    return f"nothing found: the collection has no {what} yet; `mmsearch index --help` says how to add some."
+
+
+def _paths(hits: Iterable[Hit], expand: bool, end: bytes) -> bytes:
     """The bytes of the file names as the file system has them."""
-    return b"".join(os.fsencode(hit.path) + end for hit in hits if hit.path is not None)
+    every = (one for hit in hits for one in (hit, *(hit.folded if expand else ())))
+    return b"".join(os.fsencode(hit.path) + end for hit in every if hit.path is not None)

@@ -11,8 +11,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmsearch.evaluation import Evaluation, Figures
-    from mmsearch.types import IndexReport, SearchResult, Status, Verification
+    from mmsearch.comparing import ChangedQuery, Comparison, Reach
+    from mmsearch.evaluation import Evaluation
+    from mmsearch.explaining import Explanation
+    from mmsearch.judging import Figures
+    from mmsearch.types import Hit, IndexReport, SearchResult, Status, Verification
 
 
 def dumps(data: dict[str, Any]) -> str:
@@ -40,23 +43,46 @@ def index_report(report: IndexReport) -> dict[str, Any]:
 
 
 def search_result(result: SearchResult) -> dict[str, Any]:
-    """`path` is absolute, or null for what an application added by key; `caption` is null for image hits."""
+    """`path` is absolute, or null for what an application added by key; `caption` is null for image hits;
+    `probability`, `relevant` and `calibration` are null where the space is not calibrated for the query; `folded` are
+    the near-duplicates that --unique folded into a hit, in the shape of hits."""
     return {
         "space": result.space,
         "exact": result.exact,
-        "hits": [
-            {
-                "rank": hit.rank,
-                "id": hit.id,
-                "sha256": hit.sha256,
-                "path": None if hit.path is None else str(hit.path),
-                "paths": [str(path) for path in hit.paths],
-                "caption": hit.caption,
-                "score": round(hit.score, 6),
-                "key": hit.key,
-            }
-            for hit in result
-        ],
+        "hits": [_hit(hit) for hit in result],
+        "relevant": result.relevant,
+        "calibration": result.calibration,
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "id": hit.id,
+        "sha256": hit.sha256,
+        "path": None if hit.path is None else str(hit.path),
+        "paths": [str(path) for path in hit.paths],
+        "caption": hit.caption,
+        "score": round(hit.score, 6),
+        "key": hit.key,
+        "probability": None if hit.probability is None else round(hit.probability, 4),
+        "shares": [{"term": share.term, "score": round(share.score, 6)} for share in hit.shares],
+        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
+        "folded": [_hit(other) for other in hit.folded],
+    }
+
+
+def explanation(found: Explanation) -> dict[str, Any]:
+    """`state` is one of: found, filtered, folded, unlikely, no match, not encoded, failed, missing, unknown; `hit` has
+    its rank among all `answers`."""
+    return {
+        "state": found.state,
+        "path": None if found.path is None else str(found.path),
+        "id": found.id,
+        "hit": None if found.hit is None else _hit(found.hit),
+        "answers": found.answers,
+        "filtered_by": list(found.filtered_by),
+        "reason": found.reason,
     }
 
 
@@ -96,15 +122,97 @@ def verification(verification: Verification) -> dict[str, Any]:
 
 
 def evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Recalls in percent. `left_out` counts the named images that could not be used."""
+    """Everything in percent and points but ranks, probabilities and the index's recall (0 to 1). `left_out` counts the
+    named images that could not be used. `t2i` and `i2t` are null for a set of labels, `low` and `high` (the ends of the
+    95 % interval) and `p` where the queries are too few. `differences`: what the rival has over this model."""
+    data = _evaluation(evaluation)
+    data["rival"] = None if evaluation.rival is None else _evaluation(evaluation.rival)
+    data["differences"] = [
+        {
+            "direction": one.direction,
+            "measure": one.name,
+            "difference": round(one.value, 3),
+            "low": _rounded(one.low),
+            "high": _rounded(one.high),
+            "p": one.p,
+        }
+        for one in evaluation.differences
+    ]
+    return data
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    index = evaluation.index
     return {
         "images": evaluation.images,
         "captions": evaluation.captions,
-        "t2i": _figures(evaluation.text_to_image),
-        "i2t": _figures(evaluation.image_to_text),
+        "t2i": None if evaluation.text_to_image is None else _figures(evaluation.text_to_image),
+        "i2t": None if evaluation.image_to_text is None else _figures(evaluation.image_to_text),
         "space": evaluation.space,
         "left_out": len(evaluation.left_out),
+        "about": evaluation.about,
+        "measures": [
+            {
+                "direction": one.direction,
+                "measure": one.name,
+                "value": round(one.value, 3),
+                "low": _rounded(one.low),
+                "high": _rounded(one.high),
+            }
+            for one in evaluation.measures
+        ],
+        "labels": [
+            {"label": one.label, "images": one.images, "AP": round(one.average_precision, 3)}
+            for one in evaluation.labels
+        ],
+        "index": None
+        if index is None
+        else {"k": index.k, "recall": round(index.recall, 6), "queries": index.queries, "exact": index.exact},
     }
+
+
+def comparison(comparison: Comparison) -> dict[str, Any]:
+    """`stay`: how many of the first `of` answers are the same; `overlap`: rank-biased overlap of the two orders, 0 to
+    1; `error`: why a query could not be asked. `evaluation` is the old model's, with the new one as its rival."""
+    return {
+        "old": _reach(comparison.old),
+        "new": _reach(comparison.new),
+        "k": comparison.k,
+        "queries": [_changed(one) for one in comparison.queries],
+        "evaluation": None if comparison.evaluation is None else evaluation(comparison.evaluation),
+        "no_evaluation": comparison.no_evaluation,
+    }
+
+
+def _reach(reach: Reach) -> dict[str, Any]:
+    return {
+        "encoder": reach.encoder,
+        "encoded": reach.encoded,
+        "images": reach.images,
+        "current": reach.current,
+    }
+
+
+def _changed(changed: ChangedQuery) -> dict[str, Any]:
+    def hits(found: tuple[Hit, ...]) -> list[dict[str, Any]]:
+        return [
+            {"rank": hit.rank, "id": hit.id, "path": None if hit.path is None else str(hit.path), "key": hit.key}
+            for hit in found
+        ]
+
+    return {
+        "name": changed.name,
+        "stay": changed.stay,
+        "of": changed.of,
+        "overlap": round(changed.overlap, 6),
+        "come": hits(changed.come),
+        "go": hits(changed.go),
+        "error": changed.error,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _figures(figures: Figures) -> dict[str, float]:

@@ -10,6 +10,7 @@ from mmsearch.types import IndexReport, SpaceStatus, Status
 
 if TYPE_CHECKING:
     from mmsearch.encoders.registry import ModelInfo
+    from mmsearch.explaining import Explanation
 
 
 def index_report(report: IndexReport) -> str:
@@ -56,6 +57,33 @@ def _space(space: SpaceStatus) -> str:
     index = f"{space.index.kind} index, {'exact' if space.index.exact else 'approximate'}"
     marked = f" ({', '.join(marks)})" if marks else ""
     return f"{printable(space.encoder)}{marked}: {held}; {index}"
+
+
+def explanation(found: Explanation) -> str:
+    """Why an image is an answer, or not: a line, then one for each term."""
+    name = printable(str(found.path)) if found.path is not None else f"Image #{found.id}"
+    hit, reason = found.hit, f": {printable(found.reason)}" if found.reason else ""
+    said = {
+        "filtered": f"{name} is left out by {', '.join(found.filtered_by)}.",
+        "failed": f"{name} could not be indexed{reason}.",
+        "missing": f"{name} is missing{reason}.",
+        "unknown": f"{name} is not in the collection{reason}.",
+        "not encoded": f"{name} cannot be compared{reason}.",
+        "no match": f"{name} is not among the {found.answers or 0:,} answers{reason}.",
+    }
+    if hit is None:
+        return said.get(found.state, f"{name} is not among the answers{reason}.")
+    place = f"{hit.rank:,} of {found.answers or 0:,}"
+    line = {
+        "found": f"{name} is answer {place}.",
+        "folded": f"{name} is folded into answer {place}, which looks the same: {printable(str(hit.path or hit.key))}.",
+        "unlikely": f"{name} is left out, since it is less likely than --min-probability asks.",
+    }[found.state]
+    facts = [("score", f"{hit.score:+.3f}")] + [(printable(share.term), f"{share.score:+.3f}") for share in hit.shares]
+    if hit.probability is not None:
+        facts.insert(0, ("likely", f"{hit.probability:.1%}"))
+    width = max(len(fact) for fact, _ in facts)
+    return "\n".join([line, *(f"  {fact:<{width}}  {value:>7}" for fact, value in facts)])
 
 
 def models(models: Iterable[ModelInfo]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsearch.render.text import count, printable
-from mmsearch.types import Hit, RootStatus
+from mmsearch.types import Hit, RootStatus, SearchResult
 
 if TYPE_CHECKING:
     import rich.table
@@ -26,25 +26,64 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Column names, those of them that hold numbers (aligned right), and the rows."""
+    """Column names, those of them that hold numbers (aligned right), and the rows; after how many of them a line is
+    drawn on a terminal."""
 
     columns: tuple[str, ...]
     numbers: frozenset[str]
     rows: tuple[tuple[Cell, ...], ...]
+    line_after: int | None = None
 
 
-def hits_table(hits: Iterable[Hit], base: Path | None = None) -> Table:
-    """rank, score, file; for caption hits rank, score, caption, file. Paths below `base` are shown relative to it."""
-    hits = tuple(hits)
-    captions = any(hit.caption is not None for hit in hits)
+def hits_table(
+    result: SearchResult, base: Path | None = None, *, explain: bool = False, expand: bool = False
+) -> Table:
+    """rank, score, (caption,) file, and what each term did where that is asked for.
+
+    With `base`, for people: how likely an answer is beside its score, paths below `base` relative to it, and a line
+    where relevance ends.
+    """
+    captions = any(hit.caption is not None for hit in result)
+    likely = base is not None and any(hit.probability is not None for hit in result)
+    heads = [("#", True), ("likely", True), ("score", True), ("caption", False), ("file", False), ("because", False)]
+    shown = {"likely": likely, "caption": captions, "because": explain}
+    columns = [(name, number) for name, number in heads if shown.get(name, True)]
     rows = []
-    for hit in hits:
-        cells = [Cell(str(hit.rank)), Cell(f"{hit.score:.3f}")]
-        if captions:
-            cells.append(Cell(printable(hit.caption or "")))
-        rows.append((*cells, _place(hit, base)))
-    columns = ("#", "score", "caption", "file") if captions else ("#", "score", "file")
-    return Table(columns, frozenset({"#", "score"}), tuple(rows))
+    for hit in result:
+        for one in (hit, *(hit.folded if expand else ())):
+            cells = {
+                "#": Cell(str(hit.rank) if one is hit else "="),
+                "likely": Cell("" if one.probability is None else f"{one.probability:.0%}"),
+                "score": Cell(f"{one.score:.3f}"),
+                "caption": Cell(printable(one.caption or "")),
+                "file": _place(one, base, folded=0 if expand else len(one.folded)),
+                "because": Cell(because(one)),
+            }
+            rows.append(tuple(cells[name] for name, _ in columns))
+    ends = result.relevant if base is not None and result.relevant and not expand else None
+    return Table(
+        tuple(name for name, _ in columns),
+        frozenset(name for name, number in columns if number),
+        tuple(rows),
+        line_after=ends if ends is not None and ends < len(result) and _in_order(result) else None,
+    )
+
+
+def because(hit: Hit) -> str:
+    """Each term's share of the score."""
+    return "; ".join(f"{printable(share.term)} {share.score:+.3f}" for share in hit.shares)
+
+
+def _in_order(result: SearchResult) -> bool:
+    """Whether a line can divide what is relevant from what is not."""
+    found = [hit.probability for hit in result]
+    return all(one is not None for one in found) and sorted(found, reverse=True) == found  # type: ignore[type-var]
+
+
+def saved_table(saved: Iterable[tuple[str, str]]) -> Table:
+    """name, what it asks."""
+    rows = tuple((Cell(printable(name)), Cell(printable(asks))) for name, asks in saved)
+    return Table(("name", "query"), frozenset(), rows)
 
 
 def roots_table(roots: Iterable[RootStatus]) -> Table:
@@ -61,6 +100,8 @@ def figures_table(evaluation: Evaluation) -> Table:
     columns = ("direction", "R@1", "R@5", "R@10", "median rank")
     rows = []
     for name, figures in (("t2i", evaluation.text_to_image), ("i2t", evaluation.image_to_text)):
+        if figures is None:  # a set of labels has none
+            continue
         recalls = (figures.recall_at_1, figures.recall_at_5, figures.recall_at_10)
         cells = (name, *(f"{recall:.1f}" for recall in recalls), f"{figures.median_rank:g}")
         rows.append(tuple(map(Cell, cells)))
@@ -82,16 +123,21 @@ def as_rich(table: Table) -> rich.table.Table:
     for name in table.columns:
         number = name in table.numbers
         drawn.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in table.rows:
+    for number, row in enumerate(table.rows):
+        if number == table.line_after:
+            drawn.add_row(*(Text("─" * max(3, len(name)), "dim") for name in table.columns))
         drawn.add_row(*(Text(c.text, Style(link=c.link.as_uri()) if c.link else Style.null()) for c in row))
     return drawn
 
 
-def _place(hit: Hit, base: Path | None) -> Cell:
-    """Where the image lies; its key where an application added it; how many copies there are besides."""
+def _place(hit: Hit, base: Path | None, *, folded: int = 0) -> Cell:
+    """Where the image lies; its key where an application added it; how many copies and near-duplicates there are."""
     if hit.path is None:
         return Cell(printable(hit.key if hit.key is not None else hit.sha256))
-    below = base is not None and hit.path.is_relative_to(base)
-    shown = str(hit.path.relative_to(base)) if base is not None and below else str(hit.path)
-    copies = f"  (+ {count(len(hit.paths) - 1, 'copy', 'copies')})" if base is not None and len(hit.paths) > 1 else ""
-    return Cell(printable(shown) + copies, hit.path)
+    if base is None:
+        return Cell(printable(str(hit.path)), hit.path)
+    shown = str(hit.path.relative_to(base)) if hit.path.is_relative_to(base) else str(hit.path)
+    copies = len(hit.paths) - 1
+    more = [count(copies, "copy", "copies")] if copies else []
+    more += [f"{folded:,} alike"] if folded else []
+    return Cell(printable(shown) + (f"  (+ {', '.join(more)})" if more else ""), hit.path)

@@ -1,0 +1,126 @@
+"""From a ranking to the order in which answers are shown: cut, sort, fold, diversify. Each step keeps a total order.
+
+A ranking is a function: n -> its first n candidates, fewer where there are fewer. So is what each step makes of it, and
+pages stay stable: a longer beginning only adds to a shorter one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mmsearch.catalog.read import Found
+from mmsearch.combine import diverse_order
+from mmsearch.duplicates import same_picture
+
+DIVERSE_POOL = 200  # candidates among which diversity chooses: their cosines to one another cost the square of this
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What may become a hit. score: what ranks. cosine: to the query, where the probability hangs on it. parts: of the
+    score, where it is not a cosine. certain: relevant whatever the cosine (every word was found)."""
+
+    found: Found
+    score: float
+    cosine: float | None = None
+    parts: tuple[float, ...] = ()
+    certain: bool = False
+    folded: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """first: n -> the first n candidates. mixed: so many at the beginning are not in the order of their cosines."""
+
+    first: Callable[[int], list[Candidate]]
+    mixed: int = 0
+
+    def where(self, true: Callable[[Candidate], bool]) -> Callable[[int], list[Candidate]]:
+        """n -> the first n candidates for which `true` holds, which must fall with the cosine."""
+
+        def chosen(n: int) -> list[Candidate]:
+            size = max(n, 1)
+            while True:
+                got = self.first(size)
+                kept = [one for one in got if true(one)]
+                ended = len(got) < size or (len(got) > self.mixed and not true(got[-1]))
+                if ended or len(kept) >= n:
+                    return kept[:n]
+                size *= 2
+
+        return chosen
+
+
+def likely(ranking: Ranking, probable: Callable[[Candidate], bool]) -> Ranking:
+    """Only what is probable enough."""
+    return Ranking(ranking.where(probable), ranking.mixed)
+
+
+def relevant_first(
+    ranking: Ranking,
+    relevant: Callable[[Candidate], bool],
+    order: Callable[[Sequence[Candidate]], Iterable[Candidate]],
+    *,
+    most: int | None = None,
+) -> Ranking:
+    """What is relevant (at most `most` of it), in an order of its own; then the others as they were."""
+    ahead: list[Candidate] | None = None
+
+    def first(n: int) -> list[Candidate]:
+        nonlocal ahead
+        if ahead is None:
+            whole = ranking.where(relevant)
+            size = most or 64
+            while len(found := whole(size)) == size and most is None:
+                size *= 4
+            ahead = list(order(found))
+        if n <= len(ahead):
+            return ahead[:n]
+        before = {one.found.owner for one in ahead}
+        others = [one for one in ranking.first(n) if one.found.owner not in before]
+        return [*ahead, *others][:n]
+
+    return Ranking(first, ranking.mixed)
+
+
+def diversified(found: Sequence[Candidate], diversity: float) -> list[Candidate]:
+    """Relevant ones first that are unlike those before them."""
+    width = max((len(one.found.row) for one in found), default=0)
+    rows = np.zeros((len(found), width))
+    for row, one in zip(rows, found, strict=True):
+        if len(one.found.row):
+            row[:] = one.found.row / np.linalg.norm(one.found.row.astype(np.float64))
+    scores = np.array([one.score for one in found])
+    return [found[number] for number in diverse_order(rows, scores, diversity)]
+
+
+def unique(ranking: Ranking, hashes: Callable[[list[int]], dict[int, bytes | None]]) -> Ranking:
+    """Near-duplicates folded into the first of them. hashes: images -> their perceptual hashes."""
+
+    def first(n: int) -> list[Candidate]:
+        size = 2 * n + 16
+        while True:
+            got = ranking.first(size)
+            groups = _folded(got, hashes([one.found.image for one in got]))
+            if len(groups) >= n or len(got) < size:
+                return groups[:n]
+            size *= 2
+
+    return Ranking(first, ranking.mixed)
+
+
+def _folded(found: Iterable[Candidate], hashes: dict[int, Any]) -> list[Candidate]:
+    groups: list[list[Candidate]] = []
+    for one in found:
+        mine = hashes.get(one.found.image)
+        same = (group for group in groups if same_picture(hashes.get(group[0].found.image), mine))
+        group = next(same, None)
+        if group is None:
+            groups.append([one])
+        else:
+            group.append(one)
+    return [replace(group[0], folded=tuple(group[1:])) for group in groups]

@@ -1,0 +1,154 @@
+"""Labels: what pictures are tagged with, and the vector that stands for each in the space of an encoder.
+
+In: the list that comes along (labels.txt), names, or a file of one's own. Out: `Label`s; and one unit-length vector a
+label: the mean of the vectors of its prompts, each of unit length, made unit length again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.captioning import encode_texts
+from mmsearch.encoders.protocol import Encoder
+from mmsearch.errors import UsageError
+from mmsearch.types import Progress
+from mmsearch.wording import prompts
+
+LONGEST_NAME = 100  # characters
+PROMPTS_AT_ONCE = 512
+# From this many prompts on, about a second's work, the vectors are kept for the next time.
+KEPT_FROM = 1000
+
+Labels = str | os.PathLike[str] | Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """name: what a picture is tagged with. prompts: the sentences that say it."""
+
+    name: str
+    prompts: tuple[str, ...]
+
+
+def read_labels(labels: Labels = None) -> list[Label]:
+    """None: the list that comes along; a path: a file; else names. Each name once, in the order given.
+
+    Raises UsageError, with the number of the line, for a file that cannot be read or understood.
+    """
+    if labels is None:
+        return _from_lines(Path(__file__).with_name("labels.txt"))
+    if isinstance(labels, str | os.PathLike):
+        return _from_lines(Path(labels).expanduser())
+    if not labels:
+        raise UsageError("The list of labels is empty; name at least one.")
+    return [Label(name, tuple(prompts(name))) for name in dict.fromkeys(map(checked_name, labels))]
+
+
+def checked_name(name: str) -> str:
+    """A name for a tag, without spaces around it. UsageError says what is wrong with it."""
+    if not isinstance(name, str):
+        raise UsageError(f"A tag is a text, not {type(name).__name__}.")
+    kept = " ".join(name.split())
+    if not kept:
+        raise UsageError("A tag must not be empty.")
+    if len(kept) > LONGEST_NAME:
+        raise UsageError(f"The tag {kept[:30]!r}... has {len(kept)} characters; {LONGEST_NAME} are the most.")
+    if not kept.isprintable():
+        raise UsageError(f"The tag {kept!a} holds a character that cannot be shown.")
+    return kept
+
+
+def _from_lines(path: Path) -> list[Label]:
+    """A label a line, or `label,prompt`; several prompts of a label are averaged. `#` begins a remark."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: not UTF-8; save the list as text in UTF-8.") from error
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(f"The labels in {path} cannot be read: {why}.") from error
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line.strip()], strict=True, skipinitialspace=True))]
+            if [cell.lower() for cell in cells] == ["label", "prompt"] and not found:
+                continue
+            if len(cells) > 2:
+                raise UsageError(f"it has {len(cells)} columns; put a prompt with commas in double quotes.")
+            name = checked_name(cells[0])
+            if len(cells) == 2 and not cells[1]:
+                raise UsageError("the prompt is empty; leave out the comma, too.")
+        except csv.Error as error:
+            raise UsageError(f"{path}, line {number}: {error}; expected is label or label,prompt.") from error
+        except UsageError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from error
+        mine = found.setdefault(name, [])
+        mine += cells[1:]
+    if not found:
+        raise UsageError(f"{path} holds no labels; write one a line.")
+    return [Label(name, tuple(own or prompts(name))) for name, own in found.items()]
+
+
+def label_vectors(
+    encoder: Encoder, labels: Sequence[Label], on_progress: Callable[[Progress], None] = lambda _: None
+) -> NDArray[np.float32]:
+    """(n, dimension) float32, unit length, in the order of the labels. Those of long lists are kept in the user's cache
+    folder, under a name that says which weights and which words made them."""
+    sentences = [sentence for label in labels for sentence in label.prompts]
+    shape = (len(labels), encoder.space.dimension)
+    key = json.dumps([encoder.space.fingerprint, [label.prompts for label in labels]])
+    kept = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    if len(sentences) >= KEPT_FROM and (known := _kept(kept, shape)) is not None:
+        return known
+    parts = []
+    for start in range(0, len(sentences), PROMPTS_AT_ONCE):
+        on_progress(Progress("tagging"))
+        parts.append(encode_texts(encoder, sentences[start : start + PROMPTS_AT_ONCE]))
+    rows = np.concatenate(parts).astype(np.float64)
+    ends = np.cumsum([len(label.prompts) for label in labels])
+    sums = np.add.reduceat(rows, np.concatenate([[0], ends[:-1]]))
+    vectors = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+    if len(sentences) >= KEPT_FROM:
+        _keep(kept, vectors)
+    return vectors
+
+
+def _cache_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("mmsearch", appauthor=False)) / "labels"
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """What was kept, if it is there and sound; anything else is made anew."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if rows.shape != shape or rows.dtype != np.float32:
+        return None
+    lengths = np.linalg.norm(rows, axis=1)
+    return rows if np.allclose(lengths, 1, atol=1e-3) else None
+
+
+def _keep(path: Path, vectors: NDArray[np.float32]) -> None:
+    """A cache is a courtesy: where it cannot be written, the work is done again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as file:
+            np.save(file, vectors)
+        os.replace(file.name, path)
