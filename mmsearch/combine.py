@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -82,33 +81,91 @@ def complete_linkage(
 
     count: items are 0 to count - 1. first, second, distance: (m,) each: the pairs of different items that may be
     within the threshold, each once; those not named are beyond it. The distance of two groups is that of their
-    farthest members. Equal distances merge in the order of their smallest members, so the result is always the same.
-    Returns the groups of two and more, members ascending, in the order of their first members.
+    farthest members; equal ones go by the ids of those two members. Returns the groups of two and more, members
+    ascending, in the order of their first members.
 
-    Cheap for many items with few pairs: two groups have a distance only while every two of their members are a named
-    pair, so a merged group keeps the neighbours that both parts had, and a missing pair never comes back.
+    Takes the chain of nearest neighbours (Murtagh 1983), which merges as the plain way does, and works on named pairs
+    alone: 100,000 items with 400,000 pairs take some seconds, 5,000 items of which every two are a pair, too.
     """
-    near: list[dict[int, float]] = [{} for _ in range(count)]  # smallest member of a group -> its neighbours
-    within = np.asarray(distance, np.float64) <= threshold
-    named = (np.asarray(first)[within], np.asarray(second)[within], np.asarray(distance, np.float64)[within])
-    queue: list[tuple[float, int, int]] = []
-    for a, b, apart in zip(*(column.tolist() for column in named), strict=True):
-        near[a][b] = near[b][a] = apart
-        queue.append((apart, min(a, b), max(a, b)))
-    heapify(queue)
-    members: dict[int, list[int]] = {}
-    while queue:
-        apart, a, b = heappop(queue)
-        if near[a].get(b) != apart:  # one of the two was merged meanwhile, or they are farther apart now
-            continue
-        members.setdefault(a, [a]).extend(members.pop(b, (b,)))
-        mine, theirs = near[a], near[b]
-        near[a], near[b] = {}, {}
-        for other in mine.keys() | theirs.keys():
-            near[other].pop(a, None)
-            near[other].pop(b, None)
-        for other in mine.keys() & theirs.keys():
-            farther = max(mine[other], theirs[other])
-            near[a][other] = near[other][a] = farther
-            heappush(queue, (farther, min(a, other), max(a, other)))
-    return [sorted(group) for _, group in sorted(members.items())]
+    groups = _Groups(count, first, second, distance, threshold)
+    for start in groups.paired():
+        chain = [start] if groups.leader[start] == start else []
+        while chain:
+            nearest = groups.nearest(chain[-1])
+            if nearest is None:  # nothing is near all of it
+                chain.pop()
+            elif nearest in chain[-2:-1]:  # each is the other's nearest
+                last, before = chain.pop(), chain.pop()
+                merged = groups.merge(last, before)
+                chain = chain or [merged]
+            else:
+                chain.append(nearest)
+    return sorted(sorted(items) for items in groups.members.values())
+
+
+class _Groups:
+    """The groups so far. A group is called by one of its items, its leader.
+
+    A row holds what may be near a group: other groups, the rank of the farthest pair of items, how many pairs. Pairs
+    are ranked by their distance, then by their ids, so that no two are equal. Rows are brought up to date when they
+    are looked at.
+    """
+
+    def __init__(
+        self, count: int, first: NDArray[Any], second: NDArray[Any], distance: NDArray[Any], threshold: float
+    ) -> None:
+        within = np.flatnonzero(np.asarray(distance) <= threshold)
+        low = np.minimum(first, second)[within].astype(np.int64)
+        high = np.maximum(first, second)[within].astype(np.int64)
+        order = np.lexsort((high, low, np.asarray(distance)[within]))
+        low, high = low[order], high[order]
+        heads = np.concatenate([low, high])
+        by_head = np.argsort(heads, kind="stable")
+        self._others = np.concatenate([high, low])[by_head].astype(np.int32)  # the rows of single items, end to end
+        self._ranks = (by_head % max(1, len(low))).astype(np.int32)
+        self._bounds = np.searchsorted(heads[by_head], np.arange(count + 1))
+        self._rows: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}  # of those that changed since
+        self._size = np.ones(count, np.int64)
+        self.leader = np.arange(count, dtype=np.int32)  # (count,): of each item, the leader of its group
+        self.members: dict[int, list[int]] = {}  # leader -> items, of groups of two and more
+
+    def paired(self) -> list[int]:
+        """The items that have any pair."""
+        return [int(one) for one in np.flatnonzero(np.diff(self._bounds))]
+
+    def nearest(self, group: int) -> int | None:
+        others, ranks, _ = self._row(group)
+        return int(others[np.argmin(ranks)]) if len(others) else None
+
+    def merge(self, a: int, b: int) -> int:
+        """-> the leader of both: the larger one's, since that of each item of the other has to be written."""
+        if self._size[a] < self._size[b]:
+            a, b = b, a
+        others, ranks, pairs = (np.concatenate(part) for part in zip(self._row(a), self._row(b), strict=True))
+        self._rows[a] = others, ranks, pairs
+        self._rows.pop(b, None)
+        joined = self.members.pop(b, [b])
+        self.leader[joined] = a
+        self._size[a] += len(joined)
+        self.members.setdefault(a, [a]).extend(joined)
+        return a
+
+    def _row(self, group: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        if group in self._rows:
+            others, ranks, pairs = self._rows[group]
+        else:
+            mine = slice(self._bounds[group], self._bounds[group + 1])
+            others, ranks = self._others[mine], self._ranks[mine]
+            pairs = np.ones(len(others), np.int64)
+        now = self.leader[others]
+        if np.array_equal(now, others) and np.array_equal(pairs, self._size[group] * self._size[now]):
+            return others, ranks, pairs
+        order = np.argsort(now, kind="stable")
+        now = now[order]
+        begins = np.flatnonzero(np.concatenate([[True], now[1:] != now[:-1]]))
+        others, ranks = now[begins], np.maximum.reduceat(ranks[order], begins)
+        pairs = np.add.reduceat(pairs[order], begins)
+        # A pair that is missing never comes back, so a group that lacks one is far away for good.
+        whole = (pairs == self._size[group] * self._size[others]) & (others != group)
+        self._rows[group] = others[whole], ranks[whole], pairs[whole]
+        return self._rows[group]

@@ -21,7 +21,7 @@ from threading import Event, RLock
 from typing import TYPE_CHECKING, Literal, Self
 
 from mmsearch import roots
-from mmsearch.catalog import read, saved
+from mmsearch.catalog import read, saved, tags
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import SpaceRow
 from mmsearch.encoders.protocol import Encoder
@@ -59,7 +59,10 @@ if TYPE_CHECKING:
 
     from mmsearch.comparing import Comparison
     from mmsearch.evaluation import Evaluation, Side
+    from mmsearch.describing import Description
     from mmsearch.explaining import Explanation
+    from mmsearch.labels import Labels
+    from mmsearch.tagging import TagReport
 
 
 class Engine:
@@ -306,6 +309,96 @@ class Engine:
         self.saved_query(name)
         with self._catalog.writing() as connection:
             saved.drop(connection, name)
+
+    # --- labels -----------------------------------------------------------------------------------------------------
+
+    def describe(
+        self,
+        picture: int | str | Path | bytes | Image.Image | NDArray[np.uint8],
+        *,
+        k: int = 5,
+        labels: Labels = None,
+    ) -> Description:
+        """A picture in words: the k captions of the collection nearest to it, and the k labels most probable for it.
+
+        picture: the id of an image, or whatever a `Term` takes as a picture. labels: as for `tag`. Without captions,
+        or without a collection, there are labels alone. Raises as `search` does; UsageError for a bad list of labels.
+        """
+        from mmsearch import describing
+        from mmsearch.labels import read_labels
+
+        space = None
+        if self._catalog.exists:
+            with self._catalog.reading() as connection:
+                space = self._asked_space(read.spaces(connection))
+        encoder = self._own_encoder() if space is None else self._encoder_of(space)
+        view = None if space is None else self._view(space)
+        term = Term(image=picture) if isinstance(picture, int) else Term(picture=picture)
+        return describing.describe(self._catalog, view, encoder, term, read_labels(labels), k, self._limits)
+
+    def tag(
+        self,
+        labels: Labels = None,
+        *,
+        images: Sequence[int | str | os.PathLike[str]] | None = None,
+        min_probability: float | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> TagReport:
+        """Tag images by zero-shot classification: each gets the labels that are probable enough, any number of them.
+        What earlier runs decided about these labels is replaced; tags given by people stay. Nothing is encoded but
+        the labels.
+
+        labels: names, or a file with one a line (`label` or `label,prompt`); without, a list of common things.
+        images: ids, files and folders of the collection; without, all of it. min_probability: 0.5 by default.
+        dry_run: change nothing; files that are not in the collection may be named, too.
+
+        Raises UsageError (a bad list, a path that is not known), ModelError (a space without a calibration).
+        """
+        from mmsearch import tagging
+        from mmsearch.labels import read_labels
+
+        wanted = read_labels(labels)
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        if space is None:
+            raise UsageError("This collection holds no pictures yet; `mmsearch index FOLDER` adds some.")
+        encoder = self._encoder_of(space)
+        with self._catalog.reading() as connection:
+            calibration = self._view(space).calibration(connection, encoder)
+        return tagging.tag(
+            self._catalog,
+            encoder,
+            space,
+            calibration,
+            wanted,
+            images=images,
+            min_probability=min_probability,
+            dry_run=dry_run,
+            limits=self._limits,
+            on_progress=on_progress or (lambda _: None),
+            cancel=cancel or Event(),
+        )
+
+    def add_tags(self, images: Sequence[int | str | os.PathLike[str]], names: Sequence[str]) -> int:
+        """Give images (ids, files, folders) tags, as a person does. Returns how many they did not have from people."""
+        from mmsearch import tagging
+
+        return tagging.add(self._catalog, images, [names] if isinstance(names, str) else names)
+
+    def remove_tags(self, images: Sequence[int | str | os.PathLike[str]], names: Sequence[str]) -> int:
+        """Take tags away from images (ids, files, folders), whoever gave them. Returns how many there were.
+
+        UsageError for a tag that no image of the collection has. A later `tag` may give it again."""
+        from mmsearch import tagging
+
+        return tagging.remove(self._catalog, images, [names] if isinstance(names, str) else names)
+
+    def tags(self) -> dict[str, int]:
+        """tag -> how many images have it, in alphabetical order."""
+        with self._catalog.reading() as connection:
+            return tags.counts(connection)
 
     # --- looking after it -----------------------------------------------------------------------------------------
 

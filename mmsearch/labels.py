@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mmsearch.captioning import encode_texts
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import UsageError
+from mmsearch.relevance import Calibration
 from mmsearch.types import Progress
 from mmsearch.wording import prompts
 
@@ -52,7 +53,10 @@ def read_labels(labels: Labels = None) -> list[Label]:
         return _from_lines(Path(labels).expanduser())
     if not labels:
         raise UsageError("The list of labels is empty; name at least one.")
-    return [Label(name, tuple(prompts(name))) for name in dict.fromkeys(map(checked_name, labels))]
+    once: dict[str, str] = {}  # names that differ in capitals alone are one tag
+    for name in map(checked_name, labels):
+        once.setdefault(name.casefold(), name)
+    return [Label(name, tuple(prompts(name))) for name in once.values()]
 
 
 def checked_name(name: str) -> str:
@@ -74,12 +78,12 @@ def _from_lines(path: Path) -> list[Label]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}, line {line}: not UTF-8; save the list as text in UTF-8.") from error
+        bad = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {bad}: not UTF-8; save the list as text in UTF-8.") from error
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UsageError(f"The labels in {path} cannot be read: {why}.") from error
-    found: dict[str, list[str]] = {}
+    found: dict[str, tuple[str, list[str]]] = {}  # names that differ in capitals alone are one tag
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -96,11 +100,72 @@ def _from_lines(path: Path) -> list[Label]:
             raise UsageError(f"{path}, line {number}: {error}; expected is label or label,prompt.") from error
         except UsageError as error:
             raise UsageError(f"{path}, line {number}: {error}") from error
-        mine = found.setdefault(name, [])
-        mine += cells[1:]
+        found.setdefault(name.casefold(), (name, []))[1].extend(cells[1:])
     if not found:
         raise UsageError(f"{path} holds no labels; write one a line.")
-    return [Label(name, tuple(own or prompts(name))) for name, own in found.items()]
+    return [Label(name, tuple(own or prompts(name))) for name, own in found.values()]
+
+
+# --- scoring ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """How well a label fits a picture. score: the cosine of their vectors. probability: that the label is right, each
+    label by itself; None where the space is not calibrated."""
+
+    label: str
+    score: float
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBank:
+    """Labels ready to be compared with pictures. vectors: (n, dimension) float32, unit length. slopes, intercepts: (n,)
+    float64, of each label's calibration; None where the space has none."""
+
+    names: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    slopes: NDArray[np.float64] | None
+    intercepts: NDArray[np.float64] | None
+
+    def scores(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(m, dimension) unit-length rows of pictures -> (m, n) cosines."""
+        return np.asarray(rows @ self.vectors.T, np.float32)
+
+    def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """(m, n) cosines -> (m, n) probabilities."""
+        if self.slopes is None or self.intercepts is None:
+            return None
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(-(self.slopes * scores + self.intercepts))), np.float64)
+
+    def best(self, row: NDArray[np.float32], k: int) -> tuple[LabelScore, ...]:
+        """The k most probable labels of one picture, (dimension,), best first; by cosine without a calibration."""
+        scores = self.scores(row[None])
+        likely = self.probabilities(scores)
+        order = np.argsort(-(scores if likely is None else likely)[0], kind="stable")[:k]
+        return tuple(
+            LabelScore(self.names[i], float(scores[0, i]), None if likely is None else float(likely[0, i]))
+            for i in order.tolist()
+        )
+
+
+def label_bank(
+    encoder: Encoder,
+    labels: Sequence[Label],
+    calibration: Calibration | None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> LabelBank:
+    """Encode the labels, and ask the calibration how each one's scores are to be read."""
+    vectors = label_vectors(encoder, labels, on_progress)
+    scales = [None if calibration is None else calibration.scale(vector, "t2i") for vector in vectors]
+    known = [scale for scale in scales if scale is not None]
+    names = tuple(label.name for label in labels)
+    if len(known) < len(names):
+        return LabelBank(names, vectors, None, None)
+    slopes, intercepts = np.array([one.slope for one in known]), np.array([one.intercept for one in known])
+    return LabelBank(names, vectors, slopes, intercepts)
 
 
 def label_vectors(
@@ -136,7 +201,7 @@ def _cache_folder() -> Path:
 def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     """What was kept, if it is there and sound; anything else is made anew."""
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows: NDArray[np.float32] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     if rows.shape != shape or rows.dtype != np.float32:

@@ -222,7 +222,7 @@ def from_collection(connection: Connection, images: Sequence[int], source: Sourc
         return captioned
     labelled, too_few_folders = _folders(connection, candidates, part)
     if labelled is None:
-        why = too_few_folders if source == "folders" else f"{too_few}, and {too_few_folders}"
+        why = too_few_folders if source == "folders" else f"{too_few}; {too_few_folders}"
         raise UsageError(f"No test set can be built from this collection: {why}. {_REMEDY}")
     return labelled
 
@@ -243,13 +243,13 @@ def _captions(connection: Connection, candidates: Sequence[int], part: str) -> t
     own = [one for one in known if len(holders[one[2].casefold()]) == 1]
     asked = sorted({owner for owner, _, _ in own})
     if len(asked) < LEAST_CAPTIONED:
-        return None, f"{len(asked)} of its pictures have a caption of their own, and {LEAST_CAPTIONED} are needed"
+        return None, f"pictures with a caption of their own: {len(asked)}, where {LEAST_CAPTIONED} are needed"
     some = set(asked[:MOST_ASKED])
     own = sorted(one for one in own if one[0] in some)
     about = f"the captions of the collection ({part}{len(some):,} captioned pictures"
     about += f" of {len(asked):,}" if len(some) < len(asked) else ""
     shared = sum(len(which) > 1 for which in holders.values())
-    about += f"; left out: {shared:,} captions that several pictures share)" if shared else ")"
+    about += f"; {shared:,} left out, for several pictures share the text)" if shared else ")"
     owners = np.array([owner for owner, _, _ in own], np.int64)
     texts, numbers = tuple(text for _, _, text in own), tuple(number for _, number, _ in own)
     return Captioned(about, tuple(candidates), texts, owners, numbers), ""
@@ -265,8 +265,8 @@ def _folders(connection: Connection, candidates: Sequence[int], part: str) -> tu
     sizes = Counter(label for own in labels_of.values() for label in own)
     enough = {label for label, number in sizes.items() if number >= LEAST_IN_FOLDER}
     if len(enough) < 2:
-        need = f"two with {LEAST_IN_FOLDER} pictures each are needed"
-        return None, f"{len(enough)} of its folders have a name that says what is in them, and {need}"
+        found = f"folders with {LEAST_IN_FOLDER} pictures and a name that says what they show: {len(enough)}"
+        return None, f"{found}, where 2 are needed"
     kept = {image: own & enough for image, own in labels_of.items() if own & enough}
     about = f"the folder names of the collection ({part}{len(enough):,} folders)"
     return _labelled(about, tuple(kept), list(kept.values())), ""

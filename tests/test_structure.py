@@ -29,12 +29,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "settings"),
     (
         *("files", "metadata", "decode", "captions", "conditions", "expressions", "filters", "query"),
-        *("combine", "words", "metrics", "fetching"),
+        *("combine", "words", "wording", "metrics", "fetching"),
     ),
     ("encoders", "vectors", "catalog"),
     (
         *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
         *("arranging", "composing", "views", "searching", "feedback", "explaining", "relevance", "tagging", "duplicates"),
+        *("labels", "describing"),
         *("adding", "verifying", "checkup", "testsets", "judging", "evaluation", "comparing"),
     ),
     ("engine",),

@@ -6,28 +6,19 @@ same one. The full text of an image follows by triggers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, exists, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from mmsearch.catalog.read import CHUNK
+from mmsearch.catalog.read import CHUNK, existing_images
 from mmsearch.catalog.tables import file, image, image_tag, tag, vector
 
 ZERO_SHOT, PERSON = "zero-shot", "person"
 
 _present = exists().where(file.c.image == image.c.id, file.c.status == "ok")
-
-
-class Changed(NamedTuple):
-    """How many tags of images came and went."""
-
-    added: int
-    removed: int
-
 
 # --- which images -------------------------------------------------------------------------------------------------
 
@@ -77,7 +68,9 @@ def names(connection: Connection) -> list[str]:
     return list(connection.execute(select(tag.c.name).where(used).order_by(tag.c.name)).scalars())
 
 
-def given_by_machine(connection: Connection, images: Sequence[int], tags: set[int]) -> dict[tuple[int, int], float]:
+def given_by_machine(
+    connection: Connection, images: Sequence[int], tags: Collection[int]
+) -> dict[tuple[int, int], float]:
     """(image, tag) -> score of what zero-shot classification gave these images, of these tags."""
     found: dict[tuple[int, int], float] = {}
     for start in range(0, len(images), CHUNK):
@@ -114,40 +107,38 @@ def make(connection: Connection, wanted: Sequence[str]) -> dict[str, int]:
 
 
 def set_by_machine(
-    connection: Connection, images: Sequence[int], tags: set[int], wanted: Mapping[tuple[int, int], float]
-) -> Changed:
-    """What zero-shot classification gives these images, of these tags, becomes this: (image, tag) -> probability.
-    What is so already is not written; images that went meanwhile are passed over."""
-    there: set[int] = set()
-    for start in range(0, len(images), CHUNK):
-        query = select(image.c.id).where(image.c.id.in_(images[start : start + CHUNK]))
-        there.update(connection.execute(query).scalars())
-    before = given_by_machine(connection, images, tags)
-    gone = [pair for pair in before if pair not in wanted]
-    new = [pair for pair in wanted if pair not in before and pair[0] in there]
-    other = [pair for pair, score in wanted.items() if pair in before and before[pair] != score]
-    if gone:
-        _drop(connection, ZERO_SHOT, gone)
-    for pairs in (new, other):
-        if pairs:
-            rows = [{"image": p[0], "tag": p[1], "source": ZERO_SHOT, "score": wanted[p]} for p in pairs]
-            change = upsert(image_tag)
-            connection.execute(
-                change.on_conflict_do_update(
-                    index_elements=["image", "tag", "source"], set_={"score": change.excluded.score}
-                ),
-                rows,
-            )
-    return Changed(len(new), len(gone))
-
-
-def give(connection: Connection, images: Sequence[int], tags: Iterable[int]) -> int:
-    """A person gives images tags. Returns how many of these the images did not have from a person."""
-    before = _count(connection)
-    rows = [{"image": one, "tag": other, "source": PERSON, "score": None} for other in tags for one in images]
+    connection: Connection, scores: Mapping[tuple[int, int], float], gone: Collection[tuple[int, int]]
+) -> None:
+    """Zero-shot classification gives (image, tag) with these probabilities, and no longer those that are gone.
+    Images that were removed meanwhile are passed over."""
+    _drop(connection, ZERO_SHOT, gone)
+    there = existing_images(connection, list({one for one, _ in scores}))
+    rows = [
+        {"image": one, "tag": other, "source": ZERO_SHOT, "score": score}
+        for (one, other), score in scores.items()
+        if one in there
+    ]
     if rows:
+        change = upsert(image_tag)
+        keys = ["image", "tag", "source"]
+        connection.execute(
+            change.on_conflict_do_update(index_elements=keys, set_={"score": change.excluded.score}), rows
+        )
+
+
+def give(connection: Connection, images: Sequence[int], tags: Sequence[int]) -> int:
+    """A person gives images tags. Returns how many of these the images did not have from a person."""
+    before: set[tuple[int, int]] = set()
+    for start in range(0, len(images), CHUNK):
+        query = select(image_tag.c.image, image_tag.c.tag).where(image_tag.c.source == PERSON)
+        some = image_tag.c.image.in_(images[start : start + CHUNK])
+        before.update((row[0], row[1]) for row in connection.execute(query.where(some, image_tag.c.tag.in_(tags))))
+    there = existing_images(connection, images)
+    new = [(one, other) for one in images for other in tags if one in there and (one, other) not in before]
+    if new:
+        rows = [{"image": one, "tag": other, "source": PERSON} for one, other in new]
         connection.execute(upsert(image_tag).on_conflict_do_nothing(), rows)
-    return _count(connection) - before
+    return len(new)
 
 
 def take(connection: Connection, images: Sequence[int], tags: Sequence[int]) -> int:
@@ -161,16 +152,7 @@ def take(connection: Connection, images: Sequence[int], tags: Sequence[int]) -> 
     return len(pairs)
 
 
-def drop_unused(connection: Connection) -> None:
-    """Forget names that no image has any more."""
-    connection.execute(delete(tag).where(~exists().where(image_tag.c.tag == tag.c.id)))
-
-
-def _count(connection: Connection) -> int:
-    return int(connection.execute(select(func.count()).select_from(image_tag)).scalar_one())
-
-
-def _drop(connection: Connection, source: str, pairs: Sequence[tuple[int, int]]) -> None:
+def _drop(connection: Connection, source: str, pairs: Collection[tuple[int, int]]) -> None:
     by_tag: dict[int, list[int]] = {}
     for one, other in pairs:
         by_tag.setdefault(other, []).append(one)

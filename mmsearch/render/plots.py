@@ -51,6 +51,7 @@ def _figure(rows: int, columns: int, height: float) -> tuple[Any, Any]:
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.25)
+        one.set_axisbelow(True)
     return figure, axes
 
 
