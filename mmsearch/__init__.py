@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmsearch import errors
     from mmsearch.engine import Engine
+    from mmsearch.filters import Filters
     from mmsearch.query import Query, Term
     from mmsearch.settings import Limits
-    from mmsearch.types import Hit, IndexReport, Progress, SearchResult, Status, Verification
+    from mmsearch.types import Hit, IndexReport, Progress, SearchResult, Share, Status, Verification
 
 __all__ = [
     "Engine",
+    "Filters",
     "Hit",
     "IndexReport",
     "Limits",
     "Progress",
     "Query",
     "SearchResult",
+    "Share",
     "Status",
     "Term",
     "Verification",
@@ -40,12 +43,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Engine": "engine",
+    "Filters": "filters",
     "Hit": "types",
     "IndexReport": "types",
     "Limits": "settings",
     "Progress": "types",
     "Query": "query",
     "SearchResult": "types",
+    "Share": "types",
     "Status": "types",
     "Term": "query",
     "Verification": "types",

@@ -22,11 +22,12 @@ from sqlalchemy import Connection
 from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.write import Seen
+from mmsearch.composing import FULL_SIZE, open_picture
 from mmsearch.decode import decode, to_rgb
 from mmsearch.encoders.protocol import Encoder, Space
 from mmsearch.errors import PictureError, UsageError
 from mmsearch.indexing import facts_of, perceptual_hash
-from mmsearch.composing import FULL_SIZE, open_picture
+from mmsearch.joining import join_images
 from mmsearch.settings import Limits
 
 METADATA = ("caption", "taken_at", "camera", "lens", "latitude", "longitude")
@@ -86,6 +87,7 @@ def add(
             write.set_facts(connection, now[1], given)
         if before not in (None, now[1]):
             _leave(connection, space, before, now[1], keep_captions=captions is None)
+        join_images(connection, space, [now[1]])
     return now[1]
 
 
@@ -110,6 +112,7 @@ def add_vectors(catalog: Catalog, space: Space | str, keys: Sequence[str], vecto
             root = write.add_root(connection, b"", None)
             owners = write.images_for_keys(connection, root, places[part])
             write.replace_vectors(connection, identity, list(zip(owners, rows[part], strict=True)))
+            join_images(connection, identity, owners)
     return len(places)
 
 

@@ -80,7 +80,8 @@ def _row(catalog: Catalog, view: View | None, encoder: Encoder, term: Term, limi
         raise UsageError(
             f"There is no image #{term.image} with a vector of {encoder.space.name}; `mmsearch query --json` shows ids."
         )
-    return rows[0]
+    row: NDArray[np.float32] = rows[0]
+    return row
 
 
 def _no_file(image: int) -> Path:

@@ -39,6 +39,7 @@ from mmsearch.query import Query, Term
 from mmsearch.searching import search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
 from mmsearch.types import (
+    Duplicates,
     FailedFile,
     IndexInfo,
     IndexReport,
@@ -48,6 +49,7 @@ from mmsearch.types import (
     SearchResult,
     SpaceStatus,
     Status,
+    Tier,
     Verification,
 )
 from mmsearch.views import View
@@ -58,10 +60,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mmsearch.comparing import Comparison
-    from mmsearch.evaluation import Evaluation, Side
     from mmsearch.describing import Description
+    from mmsearch.evaluation import Evaluation, Side
     from mmsearch.explaining import Explanation
     from mmsearch.labels import Labels
+    from mmsearch.reading_text import TextReader
     from mmsearch.tagging import TagReport
 
 
@@ -147,6 +150,7 @@ class Engine:
         captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         exclude: str | Sequence[str] = (),
         prune: bool = False,
+        ocr: bool | TextReader = False,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
     ) -> IndexReport:
@@ -156,13 +160,17 @@ class Engine:
         captions: tables of captions (CSV with `image,caption`, Kaggle's captions.txt, JSON lines).
         exclude: gitignore patterns, relative to each root. A single path, table or pattern may stand alone.
         prune: delete what is gone from roots that are there.
+        ocr: read the text inside pictures, too, so that keywords find it: all that were not read before. True: with
+        the extra `ocr`; else a reader of your own (`mmsearch.reading_text.TextReader`).
         on_progress: called on this thread, often. cancel: set it from another thread to stop after the current batch;
         what was committed is kept. Waits while another run is at work on the collection.
 
-        Raises UsageError (a path that is no folder, a table that cannot be read), ModelError, CollectionError.
+        Raises UsageError (a path that is no folder, a table that cannot be read), ModelError, CollectionError,
+        MissingExtraError.
         A picture that cannot be read raises nothing: it is counted as failed and listed by `status`.
         """
         from mmsearch import indexing
+        from mmsearch.reading_text import RapidReader
 
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
@@ -176,6 +184,7 @@ class Engine:
             exclude=tuple(exclude),
             prune=prune,
             limits=self._limits,
+            reader=RapidReader() if ocr is True else None if ocr is False else ocr,
         )
 
         if not self._catalog.exists:  # what cannot be indexed leaves no empty collection behind
@@ -399,6 +408,34 @@ class Engine:
         """tag -> how many images have it, in alphabetical order."""
         with self._catalog.reading() as connection:
             return tags.counts(connection)
+
+    # --- duplicates -----------------------------------------------------------------------------------------------
+
+    def duplicates(
+        self,
+        tiers: Tier | Sequence[Tier] = ("exact", "near"),
+        *,
+        similarity: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Duplicates:
+        """Groups of pictures that are the same, each with the one we suggest to keep; nothing is deleted.
+
+        tiers: `exact` (one content in several files), `near` (re-encoded, resized, brightened: perceptual hashes),
+        `semantic` (cropped copies, series, the same thing again: vectors of the engine's space). A pair is in one tier
+        alone. similarity: the least cosine of the semantic tier, 0.9 by default.
+        Compares all with all: 100,000 pictures take about ten seconds, with `semantic` about a minute.
+
+        Raises UsageError (no such tier, a similarity that is none), SpaceNotFoundError.
+        """
+        from mmsearch import duplicates
+
+        chosen = duplicates.check_tiers([tiers] if isinstance(tiers, str) else tiers)
+        least = duplicates.check_similarity(similarity, chosen)
+        space = None
+        if "semantic" in chosen:
+            with self._catalog.reading() as connection:
+                space = self._asked_space(read.spaces(connection))
+        return duplicates.duplicates(self._catalog, space, chosen, least, on_progress or (lambda _: None))
 
     # --- looking after it -----------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lark.exceptions import UnexpectedInput
 
 MAX_CHARACTERS = 10_000
+MAX_CONDITIONS = 200  # SQLite refuses expressions of 1,000 levels, and each `or` is one
 MAX_DEPTH = 30
 
 GRAMMAR = r"""
@@ -165,6 +166,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.conditions = 0
 
     def node(self, tree: Tree[Token], depth: int) -> Node:
         parts: list[Any] = tree.children
@@ -177,6 +179,7 @@ class _Reader:
         if tree.data == "negated":
             return Not(self.node(parts[1], depth + 1))
         field = self._field(parts[0])
+        self._count(len(parts) - 2 if tree.data == "one_of" and FIELDS[field] == "date" else 1)
         if tree.data == "compared":
             return self._compared(field, parts[1], parts[2])
         node = getattr(self, f"_{tree.data}")(field, *parts[2:])
@@ -267,6 +270,11 @@ class _Reader:
             raise self._wrong(
                 token, f"{field} is compared with a date such as {DATE_FORMS}, not {_shown(token)}"
             ) from (error)
+
+    def _count(self, conditions: int = 1) -> None:
+        self.conditions += conditions
+        if self.conditions > MAX_CONDITIONS:
+            raise UsageError(f"The filter has more than {MAX_CONDITIONS} conditions; write it shorter.")
 
     def _wrong(self, token: Token, reason: str) -> UsageError:
         return _mistake(self.text, int(token.start_pos or 0), reason)

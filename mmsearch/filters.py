@@ -37,8 +37,7 @@ Orientation = Literal["landscape", "portrait", "square"]
 Having = Literal["caption", "gps", "date", "tag", "text"]
 
 _HAS: dict[Having, tuple[str, ...]] = {"gps": ("latitude", "longitude")}  # where it is not a field of that name
-MAX_VALUES = 200  # of one filter
-MAX_FOLDER_PARTS = 2_000  # of all names of folders together; each is a parameter of SQL, and SQLite takes 32,766
+MAX_VALUES = 100  # of one filter; SQLite refuses expressions of 1,000 levels, and each `or` is one
 MAX_DEGREES = {"latitude": 90, "longitude": 180}
 
 
@@ -71,9 +70,7 @@ class Filters:
     def __post_init__(self) -> None:
         for name in ("inside", "camera", "format", "tags", "has"):
             object.__setattr__(self, name, _several(name, getattr(self, name)))
-        object.__setattr__(self, "inside", tuple(Path(folder).expanduser().absolute() for folder in self.inside))
-        if sum(len(folder.parts) for folder in self.inside) > MAX_FOLDER_PARTS:
-            raise UsageError("The filter inside has too many folders, or too deep ones; name some above them.")
+        object.__setattr__(self, "inside", tuple(map(_absolute, self.inside)))
         for name in ("after", "before"):
             moment = getattr(self, name)
             if moment is not None and not isinstance(moment, datetime):
@@ -191,6 +188,13 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
     if len(value) > MAX_VALUES:
         raise UsageError(f"The filter {name} has {len(value):,} values; at most {MAX_VALUES} are read.")
     return tuple(value)
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    path = Path(folder).expanduser().absolute()
+    if len(path.parts) > MAX_VALUES:
+        raise UsageError(f"The folder {str(path)[:60]}… is more than {MAX_VALUES} folders deep; name one above it.")
+    return path
 
 
 def _names_of(folder: Path) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""The index run, top to bottom: walk, decide, decode, encode, commit, sweep, refresh.
+"""The index run, top to bottom: walk, decide, decode, encode, commit, sweep, join, refresh.
 
 In: a catalog, an encoder, folders. Out: every picture below them in the catalog, with its captions and vectors.
 
@@ -8,6 +8,7 @@ In: a catalog, an encoder, folders. Out: every picture below them in the catalog
     encode    batch by batch
     commit    one transaction a batch: file rows, images, captions and their vectors
     sweep     files that are gone become `missing`, or are deleted with `prune`
+    join      vectors of images together with their captions
     refresh   build a new generation of the vector index when the newest rows are many
 
 A kill at any moment leaves a state that an undisturbed run passes through too; the next run goes on from there.
@@ -44,6 +45,8 @@ from mmsearch.decode import Decoded, decode
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import ModelError, PictureError
 from mmsearch.files import FoundFile
+from mmsearch.joining import join
+from mmsearch.reading_text import TextReader, read_waiting
 from mmsearch.refreshing import refresh
 from mmsearch.roots import Scope
 from mmsearch.settings import Limits
@@ -66,6 +69,7 @@ class Order:
     exclude: tuple[str, ...] = ()
     prune: bool = False
     limits: Limits = field(default_factory=Limits)
+    reader: TextReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +140,16 @@ def index(
             run.add_captions(tables)
             run.sweep()
         if held and not cancel.is_set():
+            join(catalog, on_progress, cancel)
             report.notices += refresh(catalog, on_progress)
         report.seconds = time.monotonic() - started
         report.images_per_second = run.encoded / report.seconds if encoder is not None else 0.0
+        if order.reader is not None and encoder is not None and not cancel.is_set():
+            # Last, because it may take a day: everything else is whole by now.
+            reading = read_waiting(catalog, order.reader, order.limits, on_progress, cancel)
+            report.texts = reading.found
+            report.notices += reading.notices()
+            report.seconds = time.monotonic() - started
     report.cancelled = cancel.is_set()
     return report
 

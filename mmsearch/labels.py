@@ -183,10 +183,10 @@ def label_vectors(
     for start in range(0, len(sentences), PROMPTS_AT_ONCE):
         on_progress(Progress("tagging"))
         parts.append(encode_texts(encoder, sentences[start : start + PROMPTS_AT_ONCE]))
-    rows = np.concatenate(parts).astype(np.float64)
+    rows = np.concatenate(parts, dtype=np.float64)
     ends = np.cumsum([len(label.prompts) for label in labels])
     sums = np.add.reduceat(rows, np.concatenate([[0], ends[:-1]]))
-    vectors = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+    vectors: NDArray[np.float32] = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
     if len(sentences) >= KEPT_FROM:
         _keep(kept, vectors)
     return vectors
@@ -206,8 +206,8 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
         return None
     if rows.shape != shape or rows.dtype != np.float32:
         return None
-    lengths = np.linalg.norm(rows, axis=1)
-    return rows if np.allclose(lengths, 1, atol=1e-3) else None
+    sound: bool = np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+    return rows if sound else None
 
 
 def _keep(path: Path, vectors: NDArray[np.float32]) -> None:

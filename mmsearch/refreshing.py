@@ -31,7 +31,7 @@ def refresh(catalog: Catalog, on_progress: Callable[[Progress], None]) -> list[s
     for space in spaces:
         folder = catalog.folder / "index" / str(space.id)
         keep: list[str] = []
-        for kind in ("images", "captions"):
+        for kind in ("images", "captions", "joint"):
             old = space.generation(kind)
             with catalog.reading() as connection:
                 name = old

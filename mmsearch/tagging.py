@@ -129,12 +129,11 @@ def tag(
             f"{named.unknown[0]} is not in this collection; `mmsearch index` adds its folder, and --dry-run shows "
             "its labels without adding it."
         )
+    if calibration is None:  # asked before the labels are encoded, which may take a while
+        raise _uncalibrated(space)
     bank = label_bank(encoder, labels, calibration, on_progress)
-    if calibration is None or bank.slopes is None:
-        raise ModelError(
-            f"The space {space.encoder} has no calibration, so nothing says how likely a label is; `mmsearch index` "
-            "makes one when the collection holds enough pictures."
-        )
+    if bank.slopes is None:
+        raise _uncalibrated(space)
     run = _Run(catalog, space, bank, [spelling[name] for name in bank.names], least, dry_run)
     shown = {} if named is None else named.files
     cancelled = False
@@ -159,6 +158,13 @@ def tag(
         pictures=tuple(pictures),
         calibration=calibration.kind,
         cancelled=cancelled,
+    )
+
+
+def _uncalibrated(space: SpaceRow) -> ModelError:
+    return ModelError(
+        f"The space {space.encoder} has no calibration, so nothing says how likely a label is; `mmsearch index` makes "
+        "one when the collection holds enough pictures."
     )
 
 

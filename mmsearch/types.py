@@ -10,6 +10,7 @@ from typing import Literal
 
 Kind = Literal["images", "captions"]
 CalibrationKind = Literal["encoder", "collection"]
+Tier = Literal["exact", "near", "semantic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class IndexReport:
     those known from earlier runs included. missing: gone since the last run from a folder that is there; they keep
     their vectors and are not found any more. left_alone: roots that are away or suddenly empty, with the reason.
     notices: other lines worth showing. cancelled: stopped early; what was committed is kept.
+    texts: pictures in which this run found text, where it was asked to read it.
     """
 
     space: str
@@ -129,6 +131,7 @@ class IndexReport:
     failures: list[FailedFile] = field(default_factory=list)
     left_alone: list[tuple[Path, str]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    texts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +189,58 @@ class Verification:
     @property
     def sound(self) -> bool:
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One of several pictures that are the same, or alike.
+
+    id: the image in this collection. path: where it lies, absolute; None for what an application added by key alone.
+    paths: all its present files, that one first (in the tier `exact` each file is a copy by itself).
+    width, height: in pixels, where known. size_bytes: of the file. taken_at: when it was taken, local time, where that
+    is known; changed_at: when the file was last changed.
+    """
+
+    id: int
+    sha256: str
+    path: Path | None
+    paths: tuple[Path, ...]
+    key: str | None
+    width: int | None
+    height: int | None
+    size_bytes: int
+    taken_at: datetime | None
+    changed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Pictures of which every two are alike.
+
+    tier: `exact` (the same bytes), `near` (the same picture), `semantic` (alike). keeper: the one we suggest to keep;
+    reason: what sets it apart from the next best, in a word or two. others: the rest, the best first.
+    similarity: of the two least alike: 1 for equal bytes, the share of equal bits of the perceptual hash, the cosine.
+    """
+
+    tier: Tier
+    keeper: Copy
+    others: tuple[Copy, ...]
+    reason: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """What `duplicates` found: groups by tier, then by the keeper's path. notices: lines worth showing."""
+
+    groups: tuple[DuplicateGroup, ...]
+    notices: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[DuplicateGroup]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, position: int) -> DuplicateGroup:
+        return self.groups[position]

@@ -17,14 +17,14 @@ from mmsearch.catalog.read import Found, SpaceRow
 from mmsearch.errors import DamagedError, UsageError
 from mmsearch.query import Query, Term
 from mmsearch.searching import search
-from mmsearch.views import View
 from mmsearch.settings import Limits
-from mmsearch.types import Kind, Verification
+from mmsearch.types import Verification
 from mmsearch.vectors import generations
+from mmsearch.views import View
 
 PROBES = 16  # stored vectors that must find themselves, of each space and kind
 ATTEMPTS = 3  # something else may write meanwhile: what was wrong must be so again
-KINDS: tuple[Kind, ...] = ("images", "captions")
+KINDS = ("images", "captions", "joint")
 
 
 def verify(catalog: Catalog) -> Verification:
@@ -90,7 +90,7 @@ def _shown(ids: list[int]) -> str:
     return f"ids {', '.join(map(str, ids[:5]))}"
 
 
-def _check_index(catalog: Catalog, space: SpaceRow, kind: Kind, *, compare: bool) -> Iterator[str]:
+def _check_index(catalog: Catalog, space: SpaceRow, kind: str, *, compare: bool) -> Iterator[str]:
     """compare: whether with the catalog too, not only with its own checksums."""
     for _ in range(ATTEMPTS):
         name = _generation(catalog, space, kind)
@@ -102,12 +102,12 @@ def _check_index(catalog: Catalog, space: SpaceRow, kind: Kind, *, compare: bool
             return
 
 
-def _generation(catalog: Catalog, space: SpaceRow, kind: Kind) -> str | None:
+def _generation(catalog: Catalog, space: SpaceRow, kind: str) -> str | None:
     with catalog.reading() as connection:
         return next(one for one in read.spaces(connection) if one.id == space.id).generation(kind)
 
 
-def _wrong_with(catalog: Catalog, space: SpaceRow, kind: Kind, name: str, *, compare: bool) -> str | None:
+def _wrong_with(catalog: Catalog, space: SpaceRow, kind: str, name: str, *, compare: bool) -> str | None:
     path = catalog.folder / "index" / str(space.id) / name
     try:
         generation = generations.open_generation(path, dimension=space.dimension, fingerprint=space.fingerprint)
@@ -128,7 +128,7 @@ def _wrong_with(catalog: Catalog, space: SpaceRow, kind: Kind, name: str, *, com
     return None
 
 
-def _check_search(catalog: Catalog, space: SpaceRow, kind: Kind) -> Iterator[str]:
+def _check_search(catalog: Catalog, space: SpaceRow, kind: str) -> Iterator[str]:
     """Stored vectors, evenly spread, must find themselves or one that is equal."""
     view = View(catalog.folder, space)
     try:
@@ -147,9 +147,14 @@ def _check_search(catalog: Catalog, space: SpaceRow, kind: Kind) -> Iterator[str
         view.close()
 
 
-def _finds_itself(catalog: Catalog, view: View, kind: Kind, probe: Found) -> bool:
+def _finds_itself(catalog: Catalog, view: View, kind: str, probe: Found) -> bool:
     """Whether a stored vector finds one that is equal; also when it was deleted or hidden meanwhile."""
-    query = Query((Term(vector=probe.row.astype(np.float32)),), find=kind, k=1)
+    query = Query(
+        (Term(vector=probe.row.astype(np.float32)),),
+        find="captions" if kind == "captions" else "images",
+        match="joint" if kind == "joint" else "vectors",
+        k=1,
+    )
     for _ in range(ATTEMPTS):
         best = search(catalog, view, None, query, Limits()).hits
         if best and best[0].score >= 1 - 1e-5:

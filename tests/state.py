@@ -16,7 +16,7 @@ QUERIES = {
     "captions": "SELECT hex(image.sha256), source, text FROM caption JOIN image ON image.id = caption.image",
     "vectors": """SELECT fingerprint, kind, hex(coalesce(i.sha256, c.sha256)), caption.text, hex(data), crc
                   FROM vector JOIN space ON space.id = vector.space
-                  LEFT JOIN image i ON kind = 'images' AND i.id = owner
+                  LEFT JOIN image i ON kind IN ('images', 'joint') AND i.id = owner
                   LEFT JOIN caption ON kind = 'captions' AND caption.id = owner
                   LEFT JOIN image c ON c.id = caption.image""",
     "spaces": "SELECT encoder, fingerprint, dimension, state, current FROM space",

@@ -27,14 +27,14 @@ def named(values: judging.Values) -> dict[str, list[float]]:
 
 def test_captions_worked_by_hand() -> None:
     test = Captioned("", ("a", "b", "c"), ("a1", "a2", "b1"), np.array([0, 0, 1]))
-    # Pictures at 0, 40, 90 degrees; the texts at 5 (right at once), 30 (b is nearer: rank 2), 80 (c is nearer: 2).
-    of_texts, of_images = judging.judge(test, at(0, 40, 90), at(5, 30, 80))
+    # Pictures at 0, 40, 90 degrees; the texts at -5 (right at once), 30 (b is nearer: rank 2), 80 (c is nearer: 2).
+    of_texts, of_images = judging.judge(test, at(0, 40, 90), at(-5, 30, 80))
     assert (of_texts.direction, of_texts.groups.tolist()) == ("t2i", [0, 0, 1])
     assert named(of_texts)["R@1"] == [100, 0, 0]
     assert named(of_texts)["R@5"] == [100, 100, 100]
     assert named(of_texts)["MRR"] == [100, 50, 50]
     assert named(of_texts)["nDCG@10"] == pytest.approx([100, 100 / np.log2(3), 100 / np.log2(3)])
-    # a: its own at 5 and 30, then b's at 80: all right. b: a's at 30 first, then its own at 80 (40 away), then 5.
+    # a: its own at -5 and 30, then b's at 80: all right. b: a's at 30 first, then its own at 80, 40 away, then -5.
     # With an ideal of one right answer, nDCG is what the second place gives.
     assert (of_images.direction, of_images.groups.tolist()) == ("i2t", [0, 1])
     assert named(of_images)["R@1"] == [100, 0]
@@ -106,7 +106,7 @@ def test_labels_of_one_picture_each_have_no_picture_queries() -> None:
     assert [one.direction for one in made] == ["t2i"]
 
 
-def captioned(texts: NDArray[np.float32]) -> tuple[Captioned, NDArray[np.float32]]:
+def captioned() -> tuple[Captioned, NDArray[np.float32]]:
     """40 pictures in random directions, three texts each."""
     images = unit(np.random.default_rng(2).normal(size=(40, 8)))
     return Captioned("", tuple(range(40)), tuple(map(str, range(120))), np.repeat(np.arange(40), 3)), images
@@ -118,7 +118,7 @@ def texts_near(images: NDArray[np.float32], noise: float, seed: int) -> NDArray[
 
 
 def test_measures_come_with_the_interval_of_their_groups() -> None:
-    test, images = captioned(np.empty(0))
+    test, images = captioned()
     judged = judging.judge(test, images, texts_near(images, 0.4, 3))
     found = judging.measures(judged)
     assert [(one.direction, one.name) for one in found] == [
@@ -133,7 +133,7 @@ def test_measures_come_with_the_interval_of_their_groups() -> None:
 
 
 def test_a_better_encoder_is_told_from_an_equal_one() -> None:
-    test, images = captioned(np.empty(0))
+    test, images = captioned()
     good, as_good, bad = (
         judging.judge(test, images, texts_near(images, noise, seed)) for noise, seed in ((0.3, 4), (0.3, 5), (0.9, 6))
     )

@@ -197,7 +197,9 @@ def test_like_brute_force(collection: tuple[Engine, list[Known]], query: Query) 
     result = engine.search(query)
     assert [hit.key for hit in result] == [one.key for one, *_ in page]
     assert [hit.score for hit in result] == pytest.approx([score for _, score, *_ in page], abs=1e-6)
-    assert [hit.probability for hit in result] == pytest.approx([probability for *_, probability, _ in page])
+    assert [hit.probability for hit in result] == pytest.approx(
+        [probability for *_, probability, _ in page], rel=1e-4
+    )
     assert [hit.rank for hit in result] == list(range(query.offset + 1, query.offset + 1 + len(page)))
     least = 0.5 if query.min_probability is None else query.min_probability
     assert result.relevant == sum(probability >= least for *_, probability, _ in page)

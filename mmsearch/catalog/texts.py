@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, cast, delete, func, insert, literal_column, select
 
-from mmsearch.catalog.read import satisfying
+from mmsearch.catalog.read import has_file
 from mmsearch.catalog.tables import (
     caption,
     caption_fts,
@@ -66,12 +66,12 @@ def ranked(
     image has a present file that satisfies the filters.
 
     match: an FTS5 expression that `words.expression` made."""
-    images = satisfying(filters)
     if kind == "images":
-        table, weights, there = image_fts, COLUMN_WEIGHTS, image_fts.c.rowid.in_(images)
+        table, weights, there = image_fts, COLUMN_WEIGHTS, has_file(image_fts.c.rowid, filters)
     else:
         table, weights = caption_fts, ()
-        there = caption_fts.c.rowid.in_(select(caption.c.id).where(caption.c.image.in_(images)))
+        of = select(caption.c.id).where(caption.c.id == caption_fts.c.rowid, has_file(caption.c.image, filters))
+        there = of.exists()
     score = -func.bm25(literal_column(table.name), *weights)
     query = select(table.c.rowid, score).where(literal_column(table.name).op("MATCH")(match), there)
     rows = connection.execute(query.order_by(score.desc(), table.c.rowid).limit(limit))
@@ -93,3 +93,9 @@ def put_picture_text(connection: Connection, image_id: int, text: str, read_by: 
     connection.execute(
         insert(picture_text).from_select(["image", "text", "read_by"], there), {"text": text, "read_by": read_by}
     )
+
+
+def hashes(connection: Connection, images: Sequence[int]) -> dict[int, bytes]:
+    """image -> sha256 of its content, for few images."""
+    query = select(image.c.id, image.c.sha256).where(image.c.id.in_(images))
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -15,7 +15,7 @@ import math
 import operator
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, assert_never
 
 from sqlalchemy import (
@@ -72,13 +72,13 @@ def condition(node: Node) -> ColumnElement[bool]:
     """The SQL expression; unknown (null) where a value that it asks for is not there."""
     match node:
         case And(parts):
-            return _joined(and_, list(map(condition, parts)))
+            return and_(*map(condition, parts))
         case Or(parts):
-            return _joined(or_, list(map(condition, parts)))
+            return or_(*map(condition, parts))
         case Not(part):
             return not_(condition(part))
         case Within(names=names):
-            return _joined(or_, [place for name in names for place in _within(name)])
+            return or_(*map(_within, names))
         case Near():
             return _near(node)
         case Missing(field):
@@ -87,14 +87,6 @@ def condition(node: Node) -> ColumnElement[bool]:
             return _one_of_many(node.field, node) if node.field in MANY else _holds(node, _column(node.field))
         case _:
             assert_never(node)
-
-
-def _joined(how: Callable[..., ColumnElement[bool]], parts: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
-    """Nested by halves: SQLite refuses chains of 1,000 links."""
-    if len(parts) <= 2:
-        return how(*parts)
-    middle = len(parts) // 2
-    return how(_joined(how, parts[:middle]).self_group(), _joined(how, parts[middle:]).self_group())
 
 
 # --- values -------------------------------------------------------------------------------------------------------
@@ -119,8 +111,7 @@ def _column(field: str) -> ColumnElement[Any]:
         case "folder":
             return func.lower(cast(func.folder_name(file.c.relative), Text))
         case "path":
-            place = func.rtrim(cast(root.c.path, Text), "/") + "/" + cast(file.c.relative, Text)
-            return func.lower(case((root.c.path != b"", place), else_=null()))  # a key is no place on a disk
+            return func.lower(case((root.c.path != b"", _path()), else_=null()))
         case _:
             column: ColumnElement[Any] = image.c[field]
             return func.lower(column) if FIELDS[field] == "text" else column
@@ -165,9 +156,13 @@ def _bound(value: Value) -> Any:
     if small.isascii():
         return literal(small, Text)
     try:
-        return cast(literal(small.encode("utf-8", "surrogateescape"), LargeBinary), Text)
+        return _as_text(small.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:  # other lone surrogates are in no name
-        return cast(literal(small.encode("utf-8", "surrogatepass"), LargeBinary), Text)
+        return _as_text(small.encode("utf-8", "surrogatepass"))
+
+
+def _as_text(data: bytes) -> ColumnElement[str]:
+    return cast(literal(data, LargeBinary), Text)
 
 
 _SMALL = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
@@ -176,23 +171,15 @@ _SMALL = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
 # --- places -------------------------------------------------------------------------------------------------------
 
 
-def _within(folder: bytes) -> list[ColumnElement[bool]]:
-    """A folder (no slash at the end) lies above a root, or is one, or lies in one: one of these holds. As ranges,
-    which indexes serve."""
-    places = [and_(root.c.path >= folder + b"/", root.c.path < folder + b"0")]  # b"0" follows b"/"
-    for above, below in _splits(folder):
-        inside = and_(file.c.relative >= below + b"/", file.c.relative < below + b"0")
-        places.append(and_(root.c.path == above, inside) if below else root.c.path == above)
-    return places
+def _path() -> ColumnElement[str]:
+    """The absolute path of a file, as it is. A key is no place on a disk and begins with a slash here, too."""
+    return func.rtrim(cast(root.c.path, Text), "/") + "/" + cast(file.c.relative, Text)
 
 
-def _splits(folder: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """b"/a/b" -> (b"/a/b", b""), (b"/a", b"b"), (b"/", b"a/b"): each root that it may lie in, and where there."""
-    if folder:
-        yield folder, b""
-    end = len(folder)
-    while (end := folder.rfind(b"/", 0, end)) >= 0:
-        yield folder[:end] or b"/", folder[end + 1 :]
+def _within(folder: bytes) -> ColumnElement[bool]:
+    """folder: without a slash at the end. All that begins with `folder/`."""
+    start = _as_text(folder + b"/")
+    return and_(root.c.path != b"", func.substr(_path(), 1, func.length(start)) == start)
 
 
 def _near(node: Near) -> ColumnElement[bool]:

@@ -174,6 +174,7 @@ def settle(connection: Connection, images: Collection[int] | None = None) -> Non
             ):
                 change = update(table).prefix_with("OR IGNORE").where(table.c.image == old, given)
                 connection.execute(change.values(image=new))
+            connection.execute(delete(vector).where(vector.c.kind == "joint", vector.c.owner.in_((old, new))))
         connection.execute(update(file).where(file.c.edited_from == old).values(edited_from=None))
     if images is None:
         _drop_lonely(connection, None)
@@ -188,7 +189,8 @@ def _drop_lonely(connection: Connection, images: Sequence[int] | None) -> None:
         lonely = lonely.where(image.c.id.in_(images))
     captions = select(caption.c.id).where(caption.c.image.in_(lonely))
     connection.execute(delete(vector).where(vector.c.kind == "captions", vector.c.owner.in_(captions)))
-    connection.execute(delete(vector).where(vector.c.kind == "images", vector.c.owner.in_(lonely)))
+    for kind in ("images", "joint"):
+        connection.execute(delete(vector).where(vector.c.kind == kind, vector.c.owner.in_(lonely)))
     connection.execute(delete(image).where(image.c.id.in_(lonely)))
 
 

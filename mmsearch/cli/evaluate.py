@@ -29,7 +29,7 @@ Examples:
   mmsearch eval
   mmsearch eval -c trips --from folders
   mmsearch eval ./flickr8k --split ./flickr8k/test.txt
-  mmsearch eval ./mine --model lite --model ViT-B-32/openai
+  mmsearch eval ./mine --model lite --model ./my-model
   mmsearch eval ./mine --report mine.md
 """
 

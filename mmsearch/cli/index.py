@@ -27,6 +27,7 @@ Examples:
   mmsearch index ./flickr8k/images \\
       --captions ./flickr8k/captions.csv
   mmsearch index ~/Pictures --exclude '*.gif' --prune
+  mmsearch index --ocr            text inside pictures, too
 """
 
 
@@ -60,6 +61,9 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget files that are gone. Never done for folders that are away.")
     ] = False,
+    ocr: Annotated[
+        bool, typer.Option("--ocr", help="Read the text inside pictures, too; needs the extra mmsearch[ocr].")
+    ] = False,
     model: options.Model = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -92,6 +96,7 @@ def index(
             captions=captions or (),
             exclude=exclude or (),
             prune=prune,
+            ocr=ocr,
             on_progress=on_progress,
             cancel=interrupt.asked,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,3 +42,13 @@ Precision = Annotated[
     str, typer.Option("--precision", metavar="NAME", help="How a large model calculates: auto, fp32, bf16, fp16.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LabelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="A list of your own: one label a line, or label,prompt. Without it: 700 common things.",
+    ),
+]

@@ -6,17 +6,21 @@ lies inside the ONNX graph, so that prepared pictures stay small: 203 kB at 260 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PREPROCESSING: dict[str, Any] = {"colour": "rgb", "resize": "squeeze", "filter": "bicubic", "dtype": "uint8"}
 
 
 def squeeze(picture: Image.Image, side: int) -> NDArray[np.uint8]:
     """The whole picture on a square; the proportions give way, nothing is cut off (side, side, 3)."""
+    from PIL import Image
+
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     if picture.size != (side, side):

@@ -60,6 +60,7 @@ class Tile:
     name: str
     folder: str
     link: str
+    key: str
     thumbnail: Thumbnail
     caption: str
     copies: tuple[tuple[str, str], ...]
@@ -161,6 +162,7 @@ def _tile(hit: Hit, small: Mapping[str, Thumbnail], scale: tuple[float, float]) 
         name=printable(path.name if path is not None else hit.key if hit.key is not None else f"#{hit.id}"),
         folder="" if path is None else printable(str(path.parent)),
         link="" if path is None else path.as_uri(),
+        key=printable(hit.key or ""),
         thumbnail=small[hit.sha256],
         caption=printable(" ".join((hit.caption or "").split())),
         copies=tuple((printable(str(other)), other.as_uri()) for other in hit.paths if other != path),

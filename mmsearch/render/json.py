@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmsearch.comparing import ChangedQuery, Comparison, Reach
+    from mmsearch.describing import Description
     from mmsearch.evaluation import Evaluation
     from mmsearch.explaining import Explanation
     from mmsearch.judging import Figures
+    from mmsearch.labels import LabelScore
+    from mmsearch.tagging import TagReport
     from mmsearch.types import Hit, IndexReport, SearchResult, Status, Verification
 
 
@@ -39,6 +42,7 @@ def index_report(report: IndexReport) -> dict[str, Any]:
         "missing": report.missing,
         "left_alone": [{"root": str(root), "reason": reason} for root, reason in report.left_alone],
         "notices": list(report.notices),
+        "texts": report.texts,
     }
 
 
@@ -108,6 +112,56 @@ def status(status: Status) -> dict[str, Any]:
         ],
         "missing": status.missing,
         "away": [str(root.path) for root in status.roots if not root.present],
+    }
+
+
+def description(picture: str, described: Description) -> dict[str, Any]:
+    """`picture` as it was named; `captions` in the shape of hits; `probability` is null without a calibration."""
+    return {
+        "picture": picture,
+        "space": described.space,
+        "captions": [_hit(hit) for hit in described.captions],
+        "labels": [_label(one) for one in described.labels],
+        "calibration": described.calibration,
+    }
+
+
+def tag_report(report: TagReport) -> dict[str, Any]:
+    """`labels`: how many were looked for; `counts`: of those that a picture has or had before; `pictures`: the files
+    that were named one by one."""
+    return {
+        "space": report.space,
+        "labels": report.labels,
+        "min_probability": report.min_probability,
+        "dry_run": report.dry_run,
+        "images": report.images,
+        "tagged": report.tagged,
+        "left_out": report.left_out,
+        "added": report.added,
+        "removed": report.removed,
+        "counts": [
+            {
+                "label": one.label,
+                "images": one.images,
+                "added": one.added,
+                "removed": one.removed,
+                "examples": [str(path) for path in one.examples],
+            }
+            for one in report.counts
+        ],
+        "pictures": [
+            {"path": str(one.path), "labels": [_label(label) for label in one.labels]} for one in report.pictures
+        ],
+        "calibration": report.calibration,
+        "cancelled": report.cancelled,
+    }
+
+
+def _label(one: LabelScore) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "score": round(one.score, 6),
+        "probability": None if one.probability is None else round(one.probability, 4),
     }
 
 

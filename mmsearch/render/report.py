@@ -9,8 +9,11 @@ from mmsearch.render.text import count, printable
 from mmsearch.types import IndexReport, SpaceStatus, Status
 
 if TYPE_CHECKING:
+    from mmsearch.describing import Description
     from mmsearch.encoders.registry import ModelInfo
     from mmsearch.explaining import Explanation
+    from mmsearch.labels import LabelScore
+    from mmsearch.tagging import LabelledPicture, TagReport
 
 
 def index_report(report: IndexReport) -> str:
@@ -24,6 +27,8 @@ def index_report(report: IndexReport) -> str:
         parts.append(f"{report.failed:,} failed")
     if report.captions:
         parts.append(count(report.captions, "caption"))
+    if report.texts:
+        parts.append(f"text in {count(report.texts, 'picture')}")
     rate = f", {report.images_per_second:,.0f} pictures a second" if report.images_per_second >= 1 else ""
     return f"{', '.join(parts)}; {report.seconds:.1f} s{rate} ({printable(report.space)})"
 
@@ -101,3 +106,38 @@ def _model(model: ModelInfo) -> tuple[str, str]:
         f"needs mmsearch[{model.extra}]" if model.extra else "",
     ]
     return f"{printable(model.name)}  ({', '.join(filter(None, facts))})", f"    {printable(model.summary)}"
+
+
+def description(described: Description) -> str:
+    """The captions nearest to a picture, then its labels, each with how likely it is, or its score."""
+    lines = [f"  {_likely(hit.probability, hit.score)}  {printable(hit.caption or '')}" for hit in described.captions]
+    if lines:
+        lines = ["Captions", *lines, ""]
+    return "\n".join([*lines, "Labels", *(f"  {_label(one)}" for one in described.labels)])
+
+
+def labelled(picture: LabelledPicture) -> str:
+    """One line: a file and its labels."""
+    labels = [f"{printable(one.label)} {_likely(one.probability, one.score).strip()}" for one in picture.labels]
+    return f"{printable(str(picture.path))}: {', '.join(labels) or 'none'}"
+
+
+def tag_report(report: TagReport) -> str:
+    """One line."""
+    would = "would be " if report.dry_run else ""
+    parts = [
+        f"{count(report.tagged, 'picture')} of {report.images:,} {would}tagged",
+        f"{count(report.added, 'tag')} {would}added",
+        f"{report.removed:,} {would}removed",
+    ]
+    asked = f"{count(report.labels, 'label')} at {report.min_probability:.0%}"
+    return f"{', '.join(parts)}; {asked} ({printable(report.space)})"
+
+
+def _label(one: LabelScore) -> str:
+    return f"{_likely(one.probability, one.score)}  {printable(one.label)}"
+
+
+def _likely(probability: float | None, score: float) -> str:
+    """Five characters."""
+    return f"{score:5.3f}" if probability is None else f"{probability:5.0%}"

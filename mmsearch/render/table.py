@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import rich.table
 
     from mmsearch.evaluation import Evaluation
+    from mmsearch.tagging import LabelCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,27 @@ def roots_table(roots: Iterable[RootStatus]) -> Table:
         for root in roots
     )
     return Table(("folder", "files", "state"), frozenset({"files"}), rows)
+
+
+def tags_table(tags: Mapping[str, int]) -> Table:
+    """tag, how many pictures have it."""
+    rows = tuple((Cell(printable(name)), Cell(str(images))) for name, images in tags.items())
+    return Table(("tag", "pictures"), frozenset({"pictures"}), rows)
+
+
+def label_counts_table(counts: Iterable[LabelCount]) -> Table:
+    """label, pictures that have it, how many more and fewer than before, examples."""
+    rows = tuple(
+        (
+            Cell(printable(one.label)),
+            Cell(str(one.images)),
+            Cell(f"+{one.added}" if one.added else ""),
+            Cell(f"-{one.removed}" if one.removed else ""),
+            Cell(", ".join(printable(path.name) for path in one.examples)),
+        )
+        for one in counts
+    )
+    return Table(("label", "pictures", "new", "gone", "for example"), frozenset({"pictures", "new", "gone"}), rows)
 
 
 def figures_table(evaluation: Evaluation) -> Table:
