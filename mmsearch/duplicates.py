@@ -334,8 +334,8 @@ _REASONS: tuple[tuple[str, Callable[[Copy], Any]], ...] = (
     ("has a file", lambda copy: copy.path is None),
     ("most pixels", lambda copy: -(copy.width or 0) * (copy.height or 0)),
     ("largest file", lambda copy: -copy.size_bytes),
-    ("oldest picture", lambda copy: copy.taken_at or copy.changed_at or datetime.max),
-    ("oldest file", lambda copy: copy.changed_at or datetime.max),
+    ("oldest", lambda copy: copy.taken_at or copy.changed_at or datetime.max),
+    ("oldest", lambda copy: copy.changed_at or datetime.max),
     ("shortest path", lambda copy: len(_name(copy)[0])),
     ("first by name", _name),
 )

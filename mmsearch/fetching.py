@@ -155,9 +155,7 @@ class _CheckedNetwork(httpcore.NetworkBackend):
         allowed = [address for address in found if self._private_addresses or is_public(address)]
         if not allowed:
             place = host if host == found[0] else f"{host} is {found[0]}, which"
-            raise _RefusedError(
-                f"{place} is not a public address, and this machine and private networks are not allowed here"
-            )
+            raise _RefusedError(f"{place} is not a public address (`--allow-private` allows others)")
         for left, address in zip(range(len(allowed), 0, -1), allowed, strict=True):
             try:
                 # A share of the time each: a first address that swallows everything leaves some for the next.

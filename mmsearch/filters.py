@@ -183,7 +183,7 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, tuple | list):
         raise UsageError(f"The filter {name} is {value!r}; it must be a tuple, as in ({value!r},).")
     for one in value:
-        if not isinstance(one, kinds) or not str(one).strip():
+        if not isinstance(one, kinds) or not str(one).strip() or "\0" in str(one):
             raise UsageError(f"The filter {name} has {one!r}; it must be a text that is not empty.")
     if len(value) > MAX_VALUES:
         raise UsageError(f"The filter {name} has {len(value):,} values; at most {MAX_VALUES} are read.")
@@ -191,7 +191,10 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
 
 
 def _absolute(folder: str | os.PathLike[str]) -> Path:
-    path = Path(folder).expanduser().absolute()
+    try:
+        path = Path(folder).expanduser().absolute()
+    except RuntimeError as error:  # ~someone
+        raise UsageError(f"There is no folder {folder}: nobody here has that name.") from error
     if len(path.parts) > MAX_VALUES:
         raise UsageError(f"The folder {str(path)[:60]}… is more than {MAX_VALUES} folders deep; name one above it.")
     return path

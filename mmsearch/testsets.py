@@ -281,17 +281,19 @@ def folder_label(root: str, relative: str) -> str | None:
     for name in (*reversed(folders), os.path.basename(root)):
         if _CAMERA.fullmatch(name):
             continue
-        words = [word for word in _words(name) if word not in _SAYS_NOTHING]
+        words = [word for word in " ".join(_words(name)).replace("-", " ").split() if word not in _SAYS_NOTHING]
         if any(len(word) > 1 or not word.isascii() for word in words):
             return " ".join(_words(name))
     return None
 
 
 def as_words(label: str) -> str:
-    """`hot-air_balloon` -> `hot air balloon`; a label without letters stays as it is."""
+    """`Hot_air_balloon` -> `hot air balloon`; a label without letters stays as it is."""
     return " ".join(_words(label)) or label.strip()
 
 
 def _words(name: str) -> list[str]:
-    """Words in small letters; numbers and dates are none."""
-    return [word for word in re.split(r"[\s_.,()\[\]&+-]+", name.lower()) if re.search(r"[^\W\d_]", word)]
+    """Words in small letters, hyphens kept as in `t-shirt`; numbers and dates are none."""
+    parts = (word.split("-") for word in re.split(r"[\s_.,()\[\]&+]+", name.lower()))
+    words = ("-".join(part for part in word if re.search(r"[^\W\d_]", part)) for word in parts)
+    return [word for word in words if word]

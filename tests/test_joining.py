@@ -133,9 +133,7 @@ def test_what_an_application_adds_has_one_at_once(engine: Engine) -> None:
     engine.add("key", picture, {"caption": "a blue sky"})
     first = stored(engine.folder)["key"]
     captions = stored(engine.folder, "captions")
-    np.testing.assert_allclose(
-        first, by_hand(stored(engine.folder, "images")["key"], [*captions.values()]), atol=1e-3
-    )
+    np.testing.assert_allclose(first, by_hand(stored(engine.folder, "images")["key"], [*captions.values()]), atol=1e-3)
     engine.add("key", picture, {"caption": ["a blue sky", "a green field"]})
     assert not np.array_equal(stored(engine.folder)["key"], first)
     engine.add_vectors(["key"], np.eye(13)[:1])

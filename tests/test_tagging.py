@@ -100,8 +100,8 @@ def test_each_label_is_decided_by_itself(indexed: Engine, toy: ToyEncoder, least
     counts = {one.label: one.images for one in report.counts}
     assert counts == indexed.tags()
     red = next(one for one in report.counts if one.label == "red")
-    assert [path.name for path in red.examples][:3] != []
-    assert set(red.examples) <= {path for path in red.examples if "red" in path.name or "orange" in path.name}
+    assert len(red.examples) == min(3, red.images)
+    assert {(path.name, "red", "zero-shot") for path in red.examples} <= given(indexed)
 
 
 def test_a_second_run_writes_nothing_and_a_stricter_one_takes_away(indexed: Engine) -> None:
@@ -253,7 +253,9 @@ def test_progress_and_stopping(indexed: Engine, monkeypatch: pytest.MonkeyPatch)
     assert seen == [(3, 10), (6, 10)]
     assert report.cancelled
     assert report.images == 6
-    assert {one for one in given(indexed)} < {one for one in (indexed.tag(NAMES), given(indexed))[1]}
+    part = given(indexed)
+    indexed.tag(NAMES)
+    assert part < given(indexed)
 
 
 def test_killed_and_started_again(images: Path, tmp_path: Path, toy: ToyEncoder, monkeypatch: Any) -> None:
@@ -335,7 +337,7 @@ def test_nearest_captions_and_labels(engine: Engine, images: Path, tmp_path: Pat
     engine.index(images)
     new = paint(tmp_path / "new.png", "blue", 5)
     found = engine.describe(new, k=2, labels=NAMES)
-    assert [hit.caption for hit in found.captions][0] == "a blue picture"
+    assert found.captions[0].caption == "a blue picture"
     assert len(found.captions) == len(found.labels) == 2
     assert found.labels[0].label == "blue"
     assert found.calibration == "collection"
@@ -403,14 +405,10 @@ def test_tag_on_the_command_line(demo: Path, tmp_path: Path, capsys: pytest.Capt
     code, out, _ = run(capsys, "tag", demo / "images" / "clip_080.jpg", "--labels", labels, "-c", collection)
     assert out.startswith(str(demo / "images" / "clip_080.jpg") + ": ")
     code, out, _ = run(capsys, "tag", "--labels", labels, "-c", collection)
-    assert re_last(out).endswith("3 labels at 50% (lite)")
+    assert out.splitlines()[-1].endswith("3 labels at 50% (lite)")
     assert (
         run(capsys, "tag", demo / "images", "--remove", "holiday", "-c", collection)[1] == "0 tags added, 1 removed\n"
     )
-
-
-def re_last(out: str) -> str:
-    return out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from tests.toy import COLOURS
         ("DCIM/x.jpg", "holiday"),
         ("2020/05/x.jpg", "holiday"),
         ("May 2020/x.jpg", "holiday"),
+        ("05-May-2020/x.jpg", "holiday"),
         ("img/train/x.jpg", "holiday"),
         ("DSC_0001/x.jpg", "holiday"),
         ("New Folder (2)/x.jpg", "holiday"),
@@ -51,7 +52,9 @@ def test_a_place_of_which_nothing_tells_anything_has_no_label() -> None:
 
 
 def test_labels_become_words() -> None:
-    assert testsets.as_words("hot-air_balloon") == "hot air balloon"
+    assert testsets.as_words("Hot_air.balloon") == "hot air balloon"
+    assert testsets.as_words("t-shirt") == "t-shirt"
+    assert testsets.as_words("2019-05-03-rome") == "rome"
     assert testsets.as_words("Faces_easy") == "faces easy"
     assert testsets.as_words(" 007 ") == "007"
 

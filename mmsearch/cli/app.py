@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from mmsearch import __version__
-from mmsearch.cli import compare, demo, describe, evaluate, health, index, models, query, roots, saved, tag, why
+from mmsearch.cli import (
+    compare,
+    demo,
+    describe,
+    duplicates,
+    evaluate,
+    health,
+    index,
+    models,
+    query,
+    roots,
+    saved,
+    tag,
+    why,
+)
 from mmsearch.cli.console import say
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.options import Collection
@@ -57,7 +71,7 @@ def mmsearch(
         say(context.get_help())
 
 
-for group in (index, query, describe, tag, why, saved, health, roots, models, evaluate, compare, demo):
+for group in (index, query, describe, tag, duplicates, why, saved, health, roots, models, evaluate, compare, demo):
     group.add_to(app)
 
 

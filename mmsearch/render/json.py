@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmsearch.judging import Figures
     from mmsearch.labels import LabelScore
     from mmsearch.tagging import TagReport
-    from mmsearch.types import Hit, IndexReport, SearchResult, Status, Verification
+    from mmsearch.types import Copy, Duplicates, Hit, IndexReport, SearchResult, Status, Verification
 
 
 def dumps(data: dict[str, Any]) -> str:
@@ -87,6 +87,39 @@ def explanation(found: Explanation) -> dict[str, Any]:
         "answers": found.answers,
         "filtered_by": list(found.filtered_by),
         "reason": found.reason,
+    }
+
+
+def duplicates(found: Duplicates) -> dict[str, Any]:
+    """`keeper` is the copy that we suggest to keep, `reason` why; `similarity` is that of the two least alike."""
+    return {
+        "groups": [
+            {
+                "tier": group.tier,
+                "reason": group.reason,
+                "similarity": round(group.similarity, 6),
+                "keeper": _copy(group.keeper),
+                "others": [_copy(copy) for copy in group.others],
+            }
+            for group in found
+        ],
+        "notices": list(found.notices),
+    }
+
+
+def _copy(copy: Copy) -> dict[str, Any]:
+    """`path` is null for what an application added by key; `paths` has all its files. Times are local."""
+    return {
+        "id": copy.id,
+        "sha256": copy.sha256,
+        "path": None if copy.path is None else str(copy.path),
+        "paths": [str(path) for path in copy.paths],
+        "key": copy.key,
+        "width": copy.width,
+        "height": copy.height,
+        "size_bytes": copy.size_bytes,
+        "taken_at": None if copy.taken_at is None else copy.taken_at.isoformat(),
+        "changed_at": None if copy.changed_at is None else copy.changed_at.isoformat(),
     }
 
 

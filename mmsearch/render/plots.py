@@ -108,9 +108,10 @@ def _labels(both: list[Evaluation]) -> Any:
         places = np.arange(len(order)) + (number - (len(both) - 1) / 2) * height
         axis.barh(places, values, height, color=_COLOURS[number], label=_short(evaluation.space))
     axis.set_yticks(range(len(order)), [_short(both[0].labels[row].label) for row in order], fontsize=8)
-    axis.invert_yaxis()
-    axis.set(xlabel="average precision, %", xlim=(0, 100))
-    axis.legend()
+    axis.set(xlabel="average precision, %", xlim=(0, 100), ylim=(len(order) - 0.4, -0.6))
+    if len(order) < len(both[0].labels):
+        axis.set_title(f"the weakest {len(order)} of {len(both[0].labels)} labels")
+    axis.legend(loc="lower right")
     return figure
 
 

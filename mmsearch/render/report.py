@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mmsearch.render.text import count, printable
-from mmsearch.types import IndexReport, SpaceStatus, Status
+from mmsearch.render.text import count, file_size, printable
+from mmsearch.types import Duplicates, IndexReport, SpaceStatus, Status
 
 if TYPE_CHECKING:
     from mmsearch.describing import Description
@@ -31,6 +31,13 @@ def index_report(report: IndexReport) -> str:
         parts.append(f"text in {count(report.texts, 'picture')}")
     rate = f", {report.images_per_second:,.0f} pictures a second" if report.images_per_second >= 1 else ""
     return f"{', '.join(parts)}; {report.seconds:.1f} s{rate} ({printable(report.space)})"
+
+
+def duplicates(found: Duplicates) -> str:
+    """One line: how much could go, and that nothing did."""
+    sizes = {path: copy.size_bytes for group in found for copy in group.others for path in copy.paths}
+    files = count(len(sizes), "file") + f", {file_size(sum(sizes.values()))}"
+    return f"{count(len(found), 'group')}; {files} besides the keepers. Nothing was deleted (--paths lists them)."
 
 
 def status(status: Status) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmsearch.render.text import count, printable
-from mmsearch.types import Hit, RootStatus, SearchResult
+from mmsearch.render.text import count, file_size, printable
+from mmsearch.types import Copy, Duplicates, Hit, RootStatus, SearchResult
 
 if TYPE_CHECKING:
     import rich.table
@@ -117,6 +117,20 @@ def label_counts_table(counts: Iterable[LabelCount]) -> Table:
     return Table(("label", "pictures", "new", "gone", "for example"), frozenset({"pictures", "new", "gone"}), rows)
 
 
+def duplicates_table(found: Duplicates, base: Path | None = None) -> Table:
+    """tier, group, advice, pixels, bytes, file; a row for each copy. Paths below `base` are shown relative to it, and
+    sizes as people read them."""
+    rows = []
+    for number, group in enumerate(found, 1):
+        for copy in (group.keeper, *group.others):
+            kept = copy is group.keeper
+            pixels = f"{copy.width} x {copy.height}" if copy.width else ""
+            cells = (group.tier, str(number), f"keep: {group.reason}" if kept else "copy", pixels)
+            size = str(copy.size_bytes) if base is None else file_size(copy.size_bytes)
+            rows.append((*map(Cell, cells), Cell(size), _place(copy, base)))
+    return Table(("tier", "group", "advice", "pixels", "size", "file"), frozenset({"group", "size"}), tuple(rows))
+
+
 def figures_table(evaluation: Evaluation) -> Table:
     """direction, R@1, R@5, R@10 in percent, median rank."""
     columns = ("direction", "R@1", "R@5", "R@10", "median rank")
@@ -152,7 +166,7 @@ def as_rich(table: Table) -> rich.table.Table:
     return drawn
 
 
-def _place(hit: Hit, base: Path | None, *, folded: int = 0) -> Cell:
+def _place(hit: Hit | Copy, base: Path | None, *, folded: int = 0) -> Cell:
     """Where the image lies; its key where an application added it; how many copies and near-duplicates there are."""
     if hit.path is None:
         return Cell(printable(hit.key if hit.key is not None else hit.sha256))

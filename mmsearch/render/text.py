@@ -24,3 +24,8 @@ def _escape(match: re.Match[str]) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """count(1, "file") -> "1 file"; count(1200, "file") -> "1,200 files"; `many` where an s is not enough."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def file_size(size: int) -> str:
+    """file_size(2_345_678) -> "2.3 MB"; file_size(9_688) -> "9.7 kB"."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
