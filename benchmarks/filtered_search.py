@@ -91,7 +91,10 @@ def kinds(pictures: Path, count: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "10 %": ("`--in`", inside(0.1)),
         "50 %": ("`--in`", inside(0.5)),
         "90 %": ("`--in`", inside(0.9)),
-        "composed": ("two texts, one unwanted, and an image", {"also": (Term(text="people", weight=-1), Term(image=1))}),
+        "composed": (
+            "two texts, one unwanted, and an image",
+            {"also": (Term(text="people", weight=-1), Term(image=1))},
+        ),
         "unique": ("`--unique`", {"unique": True}),
         "keywords": ("`--keywords`", {"match": "keywords"}),
         "hybrid": ("`--hybrid`", {"match": "hybrid"}),

@@ -67,7 +67,7 @@ def compose(
     Raises UsageError (a picture that cannot be read, an image without a vector, terms that cancel each other out).
     """
     rows = _rows(query.terms, dimension, encoder=encoder, stored=stored, files=files, limits=limits)
-    kinds = ["texts" if term.text is not None else "pictures" if term.vector is None else "vectors" for term in query.terms]
+    kinds = [_kind(term) for term in query.terms]
     largest = max((_mean_weight(query.terms, kinds, kind) for kind in kinds), default=1.0)
     parts = np.zeros((len(query.terms), dimension))
     for kind in dict.fromkeys(kinds):
@@ -88,6 +88,12 @@ def compose(
     text_wanted = any(term.text is not None and term.weight > 0 for term in query.terms)
     parts /= total
     return Composed(parts.sum(0).astype(np.float32), parts, tuple(names), "t" if text_wanted else "i")
+
+
+def _kind(term: Term) -> str:
+    if term.vector is not None:
+        return "vectors"
+    return "texts" if term.text is not None else "pictures"
 
 
 def _mean_weight(terms: Sequence[Term], kinds: Sequence[str], kind: str) -> float:
@@ -123,7 +129,7 @@ def _rows(
         if pictures:
             opened = [_picture_of(terms[number], files, encoder.image_size, limits) for number in pictures]
             rows[pictures] = encoder.encode_images([encoder.prepare(picture) for picture in opened])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _given(vector: NDArray[np.floating], dimension: int) -> NDArray[np.float64]:
@@ -132,7 +138,7 @@ def _given(vector: NDArray[np.floating], dimension: int) -> NDArray[np.float64]:
         raise UsageError(f"A query vector has the shape {wide.shape}; this space needs {dimension} finite numbers.")
     if not wide.any():
         raise UsageError("The query vector is zero; it points nowhere.")
-    return wide / np.abs(wide).max()  # the square of a very large or small number would overflow or vanish
+    return np.asarray(wide / np.abs(wide).max())  # the square of a very large or small number would overflow or vanish
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -142,12 +148,15 @@ def _picture_of(term: Term, files: Callable[[int], Path], target: int, limits: L
     """The picture of a term, or the part of it that is wanted: RGB, upright."""
     picture = files(term.image) if term.image is not None else term.picture
     assert picture is not None
-    if term.is_url:
-        from mmsearch.fetching import fetch
+    if term.part is not None:
+        target = FULL_SIZE
+    if not term.is_url:
+        return open_picture(picture, target, limits, part=term.part)
+    from mmsearch.fetching import fetch
 
-        content = fetch(str(picture), max_bytes=int(limits.max_megabytes * 1e6), private_addresses=limits.private_addresses)
-        return open_picture(content, target if term.part is None else FULL_SIZE, limits, name=str(picture), part=term.part)
-    return open_picture(picture, target if term.part is None else FULL_SIZE, limits, part=term.part)
+    most = int(limits.max_megabytes * 1e6)
+    content = fetch(str(picture), max_bytes=most, private_addresses=limits.private_addresses)
+    return open_picture(content, target, limits, name=str(picture), part=term.part)
 
 
 def open_picture(
@@ -187,10 +196,10 @@ def _cut(picture: Image.Image, part: tuple[float, float, float, float], name: st
         x, width, y, height = x * picture.width, width * picture.width, y * picture.height, height * picture.height
     left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)
     if left >= picture.width or top >= picture.height:
-        raise UsageError(
-            f"The part {x:g},{y:g},{width:g},{height:g} lies outside {name}, which has {picture.width} x {picture.height} pixels."
-        )
-    return picture.crop((left, top, min(max(right, left + 1), picture.width), min(max(bottom, top + 1), picture.height)))
+        size = f"{picture.width} x {picture.height} pixels"
+        raise UsageError(f"The part {x:g},{y:g},{width:g},{height:g} lies outside {name}, which has {size}.")
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    return picture.crop((left, top, min(right, picture.width), min(bottom, picture.height)))
 
 
 def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:

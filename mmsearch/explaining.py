@@ -60,7 +60,8 @@ def explain(
         if isinstance(image, int):
             if not read.existing_images(connection, [image]):
                 raise UsageError(f"There is no image #{image} in this collection; `mmsearch query --json` shows ids.")
-            known, status, reason = image, "ok", None
+            known: int | None = image
+            status, reason = "ok", None
             if image not in read.present_files(connection, [image]):
                 status = "missing"
         else:
@@ -79,7 +80,8 @@ def explain(
     if filtered:
         return Explanation("filtered", path, known, filtered_by=filtered)
     if view is None:
-        return Explanation("not encoded", path, known, reason="the collection has no vectors yet; `mmsearch index` makes them")
+        why = "the collection has no vectors yet; `mmsearch index` makes them"
+        return Explanation("not encoded", path, known, reason=why)
     return _among_answers(catalog, view, encoder, query, path, known, limits)
 
 

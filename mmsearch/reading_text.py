@@ -32,6 +32,8 @@ IMAGES_PER_COMMIT = 16
 DECODERS = 2  # threads that read and decode ahead; the reader itself uses all cores
 # On drawings and patterns the reader sees single letters, most of them below this; what is printed comes out above 0.9.
 MIN_CONFIDENCE = 0.8
+# RapidOCR enlarges a picture until its short side has 736 pixels: of a strip it would make gigabytes.
+NARROWEST = 4  # how many times as long as wide a picture may be; narrower ones get a margin
 LONGEST_TEXT = 20_000  # characters kept of one picture: a page has about 3,000
 
 
@@ -183,11 +185,21 @@ class RapidReader:
     def read_text(self, picture: Image.Image) -> str:
         """See TextReader. Lines that are uncertain, or hold no word or number of two characters, are left out."""
         try:
-            result = self._engine(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1]))  # BGR, as OpenCV has it
+            pixels = np.asarray(_with_margin(picture))[:, :, ::-1]  # BGR, as OpenCV has it
+            result = self._engine(np.ascontiguousarray(pixels))
         except Exception as error:  # OpenCV, ONNX Runtime and RapidOCR have a dozen classes between them
             raise PictureError(f"RapidOCR cannot read it ({type(error).__name__})") from error
         lines = zip(result.txts or (), result.scores or (), strict=True)
         return "\n".join(text for text, score in lines if score >= MIN_CONFIDENCE and _is_word(text))
+
+
+def _with_margin(picture: Image.Image) -> Image.Image:
+    least = max(picture.size) // NARROWEST
+    if min(picture.size) >= least:
+        return picture
+    wide = Image.new("RGB", (max(picture.width, least), max(picture.height, least)), "white")
+    wide.paste(picture)
+    return wide
 
 
 def _is_word(line: str) -> bool:

@@ -1,4 +1,5 @@
 """TEMPORARY STUB of the lead so that others can work; H1 replaces the whole file."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -159,8 +159,10 @@ def _both(
 ) -> Ranking:
     """Vectors and words by reciprocal ranks; what is far down in both follows in the order of the vectors."""
     nearest = {one.found.owner: one for one in by_vectors(HYBRID_DEPTH)}
-    any_word = [one for one, _ in texts.ranked(connection, query.find, _expression(query, every=False), filters, HYBRID_DEPTH)]
-    every_word = {one for one, _ in texts.ranked(connection, query.find, _expression(query, every=True), filters, HYBRID_DEPTH)}
+    any_word, every_word = (
+        [one for one, _ in texts.ranked(connection, query.find, words, filters, HYBRID_DEPTH)]
+        for words in (_expression(query, every=False), _expression(query, every=True))
+    )
     only_words = read.owned(connection, space, query.find, [one for one in any_word if one not in nearest])
     rows = [one for one in only_words if len(one.row)]
     cosines = dict(zip((one.owner for one in rows), _exact_scores(asked.vector, rows), strict=True))
@@ -212,7 +214,7 @@ def _best(
         if everything or (len(scored) >= k and scored[k - 1][0] > rough[-1] + SCORE_TOLERANCE):
             return scored[:k]
         if allowed is None and len(found) < len(ids):
-            allowed = read.allowed_ids(connection, space_id, kind, None)  # something is hidden: decide first, then search
+            allowed = read.allowed_ids(connection, space_id, kind, None)  # some are hidden: decide first, then search
         else:
             fetch *= 4  # the scores at the edge are too close to tell
 
@@ -260,7 +262,8 @@ def _arrange(
     if query.unique:
         ranking = arranging.unique(ranking, lambda images: read.perceptual_hashes(connection, images))
     if query.sort != "relevance":
-        return arranging.relevant_first(ranking, relevant, lambda found: _sorted(connection, found, query.sort, filters))
+        by = query.sort
+        return arranging.relevant_first(ranking, relevant, lambda found: _sorted(connection, found, by, filters))
     if query.diverse:
         return arranging.relevant_first(
             ranking,
@@ -271,9 +274,7 @@ def _arrange(
     return ranking
 
 
-def _sorted(
-    connection: Connection, found: Sequence[Candidate], sort: str, filters: Node | None
-) -> list[Candidate]:
+def _sorted(connection: Connection, found: Sequence[Candidate], sort: str, filters: Node | None) -> list[Candidate]:
     """By date, the newest first and what has none last; or by the name of the file. Equal ones by relevance."""
     images = [one.found.image for one in found]
     if sort == "date":

@@ -10,6 +10,7 @@ from typing import Literal
 
 Kind = Literal["images", "captions"]
 CalibrationKind = Literal["encoder", "collection"]
+Area = Literal["collection", "disk", "index", "model", "extras", "versions"]
 Tier = Literal["exact", "near", "semantic"]
 
 
@@ -189,6 +190,17 @@ class Verification:
     @property
     def sound(self) -> bool:
         return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that `doctor` looked at. state: ok; warning: it works, but not as it could; problem: something does
+    not work. message, remedy: one line each; no remedy where nothing is to be done."""
+
+    area: Area
+    state: Literal["ok", "warning", "problem"]
+    message: str
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,7 @@ class JointRows:
         return _top(np.concatenate([found[0][0], found[1][0]]), np.concatenate([found[0][1], found[1][1]]), k)
 
 
-def _top(
-    scores: NDArray[np.float32], ids: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _top(scores: NDArray[np.float32], ids: NDArray[np.int64], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     order = np.lexsort((ids, -scores))[:k]
     return scores[order], ids[order]
 

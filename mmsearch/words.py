@@ -12,8 +12,11 @@ from mmsearch.errors import UsageError
 
 # English words that say nothing about a picture; left out where others remain.
 STOP_WORDS = frozenset(
-    "a an and are at be by for from has he her his i in is it its me my near of on or our she that the their them "
-    "there they this to under was we were which who with you your".split()
+    (
+        *("a", "an", "and", "are", "at", "be", "by", "for", "from", "has", "he", "her", "his", "i", "in", "is", "it"),
+        *("its", "me", "my", "near", "of", "on", "or", "our", "she", "that", "the", "their", "them", "there", "they"),
+        *("this", "to", "under", "was", "we", "were", "which", "who", "with", "you", "your"),
+    )
 )
 
 _PIECE = re.compile(r'"([^"]*)"?|(\S+)')
@@ -27,7 +30,7 @@ def phrases(text: str) -> list[str]:
 
 
 def expression(wanted: Sequence[str], unwanted: Sequence[str] = (), *, every: bool) -> str:
-    """An FTS5 expression for texts. every: whether all their words must be there, or any. UsageError where no word is."""
+    """An FTS5 expression for texts. every: whether all their words must be there, or any. UsageError without words."""
     found = list(dict.fromkeys(phrase for text in wanted for phrase in phrases(text)))
     if not found:
         raise UsageError(f"{' '.join(wanted)!r} has no word to look for.")

@@ -157,7 +157,9 @@ def test_explain(run: Run, world: Path) -> None:
     assert ran.code == 0
     line = ran.out.splitlines()[0].split("\t")
     assert [part.rsplit(" ", 1)[0] for part in line[3].split("; ")] == ["a beach", "2:boat", "not people", CAR]
-    assert sum(float(part.rsplit(" ", 1)[1]) for part in line[3].split("; ")) == pytest.approx(float(line[1]), abs=0.003)
+    assert sum(float(part.rsplit(" ", 1)[1]) for part in line[3].split("; ")) == pytest.approx(
+        float(line[1]), abs=0.003
+    )
 
 
 def test_an_url_must_not_lead_into_the_local_network(run: Run) -> None:
@@ -328,7 +330,9 @@ def test_why(run: Run, world: Path) -> None:
     ran = run("why", "pictures/demo/none.jpg", "a car")
     assert (ran.code, "no such file" in ran.out) == (1, True)
     assert run("why", f"pictures/demo/{CAR}", "penguin", "--keywords", "--json").json["state"] == "no match"
-    assert run("why", f"pictures/demo/{CAR}", "penguin", "--min-probability", "0.9", "--json").json["state"] == "unlikely"
+    assert (
+        run("why", f"pictures/demo/{CAR}", "penguin", "--min-probability", "0.9", "--json").json["state"] == "unlikely"
+    )
     assert "no image #99999" in refused(run, "why", "#99999", "a car")
 
 

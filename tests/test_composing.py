@@ -106,7 +106,13 @@ def test_pictures_do_not_drown_texts() -> None:
     def vector(calibration: Spread | None) -> NDArray[np.float32]:
         query = Query((Term(text="x"), Term(picture=RED)))
         return compose(
-            query, 8, encoder=Encoder(), stored={}, files=Path, calibration=calibration, limits=Limits()  # type: ignore[arg-type]
+            query,
+            8,
+            encoder=Encoder(),
+            stored={},
+            files=Path,
+            calibration=calibration,
+            limits=Limits(),  # type: ignore[arg-type]
         ).vector
 
     assert len(terms) == 2

@@ -40,7 +40,10 @@ def test_filtered_by_each_by_itself_or_only_together(engine: Engine, images: Pat
     inside = Filters(inside=(images / "more",), where="name = 'blue.png'")
     (images / "more" / "sky.png").write_bytes((images / "blue.png").read_bytes())
     engine.index(images)
-    assert engine.why(images / "blue.png", Query((Term(text="red"),), filters=inside)).filtered_by == ("inside", "where")
+    assert engine.why(images / "blue.png", Query((Term(text="red"),), filters=inside)).filtered_by == (
+        "inside",
+        "where",
+    )
 
 
 def test_failed_missing_unknown(engine: Engine, images: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from mmsearch.errors import UsageError
 from mmsearch.render import gallery as module
-from mmsearch.render.gallery import cut_off, gallery, summary, write
+from mmsearch.render.cutoff import cut_off, summary
+from mmsearch.render.gallery import gallery, write
 from mmsearch.settings import Limits
 from mmsearch.types import Hit, SearchResult, Share
 from tests.conftest import paint

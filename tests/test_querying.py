@@ -74,10 +74,14 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engin
                 key=f"{['b', 'A', 'c'][rng.integers(3)]}{number:02}",
                 colour=colour,
                 camera=[None, "Canon EOS", "Nikon Z6"][rng.integers(3)],
-                taken_at=None if rng.random() < 0.3 else datetime(2020 + int(rng.integers(4)), 1 + int(rng.integers(12)), 5),
+                taken_at=None
+                if rng.random() < 0.3
+                else datetime(2020 + int(rng.integers(4)), 1 + int(rng.integers(12)), 5),
                 place=None if rng.random() < 0.5 else (48 + float(rng.random()), 11 + float(rng.random())),
                 size=size,
-                captions=tuple(rng.choice(["a red thing", "the sea", "a dog by the sea"], rng.integers(0, 3), replace=False)),
+                captions=tuple(
+                    rng.choice(["a red thing", "the sea", "a dog by the sea"], rng.integers(0, 3), replace=False)
+                ),
             )
             metadata: dict[str, object] = {"caption": list(one.captions)} if one.captions else {}
             metadata |= {"camera": one.camera} if one.camera else {}
@@ -197,9 +201,7 @@ def test_like_brute_force(collection: tuple[Engine, list[Known]], query: Query) 
     result = engine.search(query)
     assert [hit.key for hit in result] == [one.key for one, *_ in page]
     assert [hit.score for hit in result] == pytest.approx([score for _, score, *_ in page], abs=1e-6)
-    assert [hit.probability for hit in result] == pytest.approx(
-        [probability for *_, probability, _ in page], rel=1e-4
-    )
+    assert [hit.probability for hit in result] == pytest.approx([probability for *_, probability, _ in page], rel=1e-4)
     assert [hit.rank for hit in result] == list(range(query.offset + 1, query.offset + 1 + len(page)))
     least = 0.5 if query.min_probability is None else query.min_probability
     assert result.relevant == sum(probability >= least for *_, probability, _ in page)
@@ -246,7 +248,11 @@ def test_filters_alone_list_what_there_is(collection: tuple[Engine, list[Known]]
     wanted = [one for one in known if one.place]
     wanted.sort(key=lambda one: (one.taken_at is None, -(one.taken_at or datetime.min).toordinal(), one.sha256))
     assert [hit.key for hit in result] == [one.key for one in wanted]
-    assert (result.relevant, {hit.score for hit in result}, {hit.probability for hit in result}) == (None, {0.0}, {None})
+    assert (result.relevant, {hit.score for hit in result}, {hit.probability for hit in result}) == (
+        None,
+        {0.0},
+        {None},
+    )
     by_name = engine.search(Query(filters=Filters(has=("gps",)), k=99, sort="name"))
     assert [hit.key for hit in by_name] == sorted((one.key for one in wanted), key=str.casefold)
 
@@ -271,9 +277,9 @@ def test_keywords_find_all_words_and_nothing_else(collection: tuple[Engine, list
     assert {hit.key for hit in hits} == {one.key for one in known if "a dog by the sea" in one.captions}
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     without = engine.search(Query((Term(text="sea"), Term(text="dog", weight=-1)), match="keywords", k=99))
-    assert {hit.key for hit in without} == {one.key for one in known if one.captions and {*one.captions} & {"the sea"}} - {
-        one.key for one in known if "a dog by the sea" in one.captions
-    }
+    assert {hit.key for hit in without} == {
+        one.key for one in known if one.captions and {*one.captions} & {"the sea"}
+    } - {one.key for one in known if "a dog by the sea" in one.captions}
     by_key = engine.search(Query((Term(text=known[3].key),), match="keywords"))
     assert [hit.key for hit in by_key] == [known[3].key]
 

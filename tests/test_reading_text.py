@@ -87,7 +87,8 @@ def test_a_failing_picture_costs_only_itself(engine: Engine, images: Path) -> No
 
 
 def test_large_pictures_are_read_at_a_bounded_size(engine: Engine, tmp_path: Path) -> None:
-    paint(tmp_path / "p" / "large.png", "red", size=(5000, 2400))
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (5000, 2400), "red").save(tmp_path / "p" / "large.png")
     paint(tmp_path / "p" / "small.png", "red", size=(200, 90))
     reader = FakeReader()
     engine.index(tmp_path / "p", ocr=reader)
@@ -256,6 +257,16 @@ def test_real_text_is_read_without_network(rapid: RapidReader, monkeypatch: pyte
 @pytest.mark.parametrize("size", [(1, 1), (1600, 2), (3, 700), (40, 30)])
 def test_pictures_without_text(rapid: RapidReader, size: tuple[int, int]) -> None:
     assert rapid.read_text(Image.new("RGB", size, "green")) == ""
+
+
+def test_strips_are_read_without_being_blown_up(rapid: RapidReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    strip = Image.new("RGB", (60, 1600), "white")
+    strip.paste(draw("Up and away", size=(600, 120)).crop((0, 30, 600, 90)).rotate(90, expand=True), (0, 400))
+    seen: list[tuple[int, ...]] = []
+    engine = rapid._engine
+    monkeypatch.setattr(rapid, "_engine", lambda pixels: (seen.append(pixels.shape), engine(pixels))[1])
+    assert rapid.read_text(strip) == "Up and away"
+    assert seen == [(1600, 400, 3)]
 
 
 def test_the_reader_is_silent(rapid: RapidReader, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from mmsearch.types import (
     IndexReport,
     RootStatus,
     SearchResult,
+    Share,
     SpaceStatus,
     Status,
     Verification,
@@ -52,11 +55,51 @@ def test_query_json() -> None:
         "caption": None,
         "score": 0.4,
         "key": None,
+        "probability": None,
+        "shares": [],
+        "taken_at": None,
+        "folded": [],
     }
     assert data["hits"][1]["score"] == 0.123457
     assert (data["hits"][2]["path"], data["hits"][2]["paths"], data["hits"][2]["key"]) == (None, [], "shop/17")
     assert as_json.search_result(SearchResult("lite", True, (CAPTION,)))["hits"][0]["caption"] == "a [red] car"
-    assert as_json.search_result(SearchResult("lite", False, ())) == {"space": "lite", "exact": False, "hits": []}
+    nothing = as_json.search_result(SearchResult("lite", False, ()))
+    assert nothing == {"space": "lite", "exact": False, "hits": [], "relevant": None, "calibration": None}
+
+
+def test_what_is_known_beside_a_score() -> None:
+    hit = replace(
+        CAR,
+        probability=0.87654,
+        shares=(Share("a car", 0.31), Share("not red", -0.0100004)),
+        taken_at=datetime(2024, 5, 6, 7, 8, 9),
+        folded=(replace(CAFE, probability=0.2),),
+    )
+    result = SearchResult("lite", True, (hit, CAFE), relevant=1, calibration="collection")
+    data = as_json.search_result(result)
+    assert (data["relevant"], data["calibration"]) == (1, "collection")
+    first = data["hits"][0]
+    assert first["probability"] == 0.8765
+    assert first["shares"] == [{"term": "a car", "score": 0.31}, {"term": "not red", "score": -0.01}]
+    assert first["taken_at"] == "2024-05-06T07:08:09"
+    assert [other["id"] for other in first["folded"]] == [CAFE.id]
+
+
+def test_people_see_how_likely_and_where_relevance_ends() -> None:
+    hits = [replace(CAR, rank=n, probability=p, shares=(Share("x", 0.1),)) for n, p in ((1, 0.9), (2, 0.6), (3, 0.1))]
+    hits[0] = replace(hits[0], folded=(CAFE,))
+    result = SearchResult("lite", True, tuple(hits), relevant=2, calibration="encoder")
+    lines = drawn(table.hits_table(result, Path("/pictures")), 80).splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["90%", "60%"]
+    assert set(lines[3].replace(" ", "")) == {"─"}
+    assert lines[4].split()[:2] == ["3", "10%"]
+    assert "1 alike" in lines[1]
+    expanded = table.hits_table(result, Path("/pictures"), explain=True, expand=True)
+    assert [row[0].text for row in expanded.rows] == ["1", "=", "2", "3"]
+    assert expanded.rows[0][-1].text == "x +0.100"
+    assert expanded.line_after is None
+    piped = table.as_text(table.hits_table(result))
+    assert piped.splitlines()[0] == "1\t0.400\t/pictures/car.jpg"
 
 
 def test_json_keeps_the_bytes_of_names_that_are_no_utf8() -> None:
@@ -83,6 +126,8 @@ def test_index_json() -> None:
         ("missing", 8),
         ("left_alone", [{"root": "/usb", "reason": "it is away"}]),
         ("notices", ["something"]),
+        ("texts", 0),
+        ("texts", 0),
     ]
 
 

@@ -22,6 +22,10 @@ HEAVY = (
     "numpy",
     "rich",
     "alembic",
+    "lark",
+    "jinja2",
+    "httpcore2",
+    "textual_image",
 )
 
 # Lowest first; a module imports its own layer or lower ones.
@@ -34,7 +38,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("encoders", "vectors", "catalog"),
     (
         *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
-        *("arranging", "composing", "views", "searching", "feedback", "explaining", "relevance", "tagging", "duplicates"),
+        *(
+            "arranging",
+            "composing",
+            "views",
+            "searching",
+            "feedback",
+            "explaining",
+            "relevance",
+            "tagging",
+            "duplicates",
+        ),
         *("labels", "describing"),
         *("adding", "verifying", "checkup", "testsets", "judging", "evaluation", "comparing"),
     ),

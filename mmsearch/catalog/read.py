@@ -10,11 +10,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, exists, func, null, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+    type_coerce,
+)
 
 from mmsearch.catalog.tables import caption, file, image, root, space, vector
 from mmsearch.catalog.where import condition
@@ -291,7 +304,7 @@ def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[F
     found: list[Found] = []
     for ids in _chunks(list(vectors)):
         rows = connection.execute(_visible(kind), {"ids": ids})
-        found += [Found(*row[:5], np.frombuffer(row[5], "<f2")) for row in rows]
+        found += [Found(row[0], row[1], row[2], row[3], row[4], np.frombuffer(row[5], "<f2")) for row in rows]
     return found
 
 
@@ -313,7 +326,8 @@ def owned(connection: Connection, space_id: int, kind: str, owners: Sequence[int
     found: dict[int, Found] = {}
     for ids in _chunks(owners):
         for row in connection.execute(_owned(kind), {"ids": ids, "space": space_id}):
-            found[row[1]] = Found(row[0] or 0, *row[1:5], np.frombuffer(row[5] or b"", "<f2"))
+            data = np.frombuffer(row[5] or b"", "<f2")
+            found[row[1]] = Found(row[0] or 0, row[1], row[2], row[3], row[4], data)
     return [found[one] for one in owners if one in found]
 
 
@@ -321,7 +335,7 @@ def owned(connection: Connection, space_id: int, kind: str, owners: Sequence[int
 def _owned(kind: str) -> Select[Any]:
     if kind == "captions":
         what: Any = caption.join(image, image.c.id == caption.c.image)
-        owner, text = caption.c.id, caption.c.text
+        owner, text = caption.c.id, cast("Any", caption.c.text)
     else:
         what, owner, text = image, image.c.id, null()
     mine = and_(vector.c.owner == owner, vector.c.kind == kind, vector.c.space == bindparam("space"))

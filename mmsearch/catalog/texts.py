@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, delete, func, insert, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Text, cast, delete, func, insert, literal, literal_column, select
 
 from mmsearch.catalog.read import has_file
 from mmsearch.catalog.tables import (
@@ -59,13 +59,12 @@ def refresh(connection: Connection) -> None:
             connection.execute(step)
 
 
-def ranked(
-    connection: Connection, kind: str, match: str, filters: Node | None, limit: int
-) -> list[tuple[int, float]]:
+def ranked(connection: Connection, kind: str, match: str, filters: Node | None, limit: int) -> list[tuple[int, float]]:
     """(image or caption id, BM25, higher is better) of the best matches, best first, equal ones by id: those whose
     image has a present file that satisfies the filters.
 
     match: an FTS5 expression that `words.expression` made."""
+    weights: tuple[float, ...]
     if kind == "images":
         table, weights, there = image_fts, COLUMN_WEIGHTS, has_file(image_fts.c.rowid, filters)
     else:
@@ -89,10 +88,8 @@ def images_without_text(connection: Connection, read_by: str, above: int, limit:
 def put_picture_text(connection: Connection, image_id: int, text: str, read_by: str) -> None:
     """The text inside an image; "" where there is none. An image that went meanwhile is passed over."""
     connection.execute(delete(picture_text).where(picture_text.c.image == image_id))
-    there = select(image.c.id, literal_column(":text"), literal_column(":read_by")).where(image.c.id == image_id)
-    connection.execute(
-        insert(picture_text).from_select(["image", "text", "read_by"], there), {"text": text, "read_by": read_by}
-    )
+    there = select(image.c.id, literal(text), literal(read_by)).where(image.c.id == image_id)
+    connection.execute(insert(picture_text).from_select(["image", "text", "read_by"], there))
 
 
 def hashes(connection: Connection, images: Sequence[int]) -> dict[int, bytes]:

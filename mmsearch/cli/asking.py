@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DIVERSITY = 0.5  # half relevance, half novelty
 
-TERMS, PICTURES, MATCH, FILTERS, SHOWN = "Terms", "Pictures", "How to match", "Filters", "Answers"
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -47,7 +45,8 @@ class Asked:
                 changed[name] = (*getattr(kept, name), *value)
             elif name == "filters":
                 given = {one.name: getattr(value, one.name) for one in fields(Filters)}
-                changed[name] = replace(kept.filters, **{key: one for key, one in given.items() if one not in ((), None)})
+                given = {key: one for key, one in given.items() if one not in ((), None)}
+                changed[name] = replace(kept.filters, **given)
             elif value != getattr(usual, name):
                 changed[name] = value
         return replace(kept, **changed)
@@ -69,10 +68,6 @@ def asks(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def _many(name: str, metavar: str, text: str) -> Any:
-    return Annotated[list[str] | None, typer.Option(name, metavar=metavar, help=text + " Can be repeated.")]
 
 
 def _asked(
@@ -101,10 +96,10 @@ def _asked(
         typer.Option("--unlike", metavar="PICTURE", help="Find what does not resemble it. Can be repeated."),
     ] = None,
     more: Annotated[
-        list[str] | None, typer.Option("--more", metavar="ID", help="This answer was good: more like it. Can be repeated.")
+        list[str] | None, typer.Option("--more", metavar="ID", help="A good answer: more like it. Can be repeated.")
     ] = None,
     less: Annotated[
-        list[str] | None, typer.Option("--less", metavar="ID", help="This answer was bad: less like it. Can be repeated.")
+        list[str] | None, typer.Option("--less", metavar="ID", help="A bad answer: less like it. Can be repeated.")
     ] = None,
     find: Annotated[Kind, typer.Option("--find", help="Find pictures, or the captions of pictures.")] = "images",
     keywords: Annotated[
@@ -120,7 +115,8 @@ def _asked(
     ] = None,
     before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Taken earlier than that.")] = None,
     camera: Annotated[
-        list[str] | None, typer.Option("--camera", metavar="NAME", help="Taken with it; a part is enough. Can be repeated.")
+        list[str] | None,
+        typer.Option("--camera", metavar="NAME", help="Taken with it; a part is enough. Can be repeated."),
     ] = None,
     near: Annotated[
         str | None, typer.Option("--near", metavar="LAT,LON,KM", help="Taken near there, as in 48.86,2.35,20.")
@@ -151,9 +147,8 @@ def _asked(
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many answers at most: a page.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, metavar="N", help="Leave out the first N answers.")] = 0,
 ) -> Asked:
-    matches: list[Match] = [
-        name for name, wanted in (("keywords", keywords), ("hybrid", hybrid), ("joint", joint)) if wanted
-    ]  # type: ignore[assignment]
+    ways: tuple[tuple[Match, bool], ...] = (("keywords", keywords), ("hybrid", hybrid), ("joint", joint))
+    matches = [name for name, wanted in ways if wanted]
     if len(matches) > 1:
         raise UsageError(f"--{matches[0]} and --{matches[1]} do not go together; choose one.")
     saved = tuple(text[1:] for text in texts or () if text.startswith("@"))
@@ -175,7 +170,7 @@ def _asked(
         has=tuple(has or ()),  # type: ignore[arg-type] # Filters says what is valid
         where=where,
     )
-    values = {
+    values: dict[str, Any] = {
         "terms": tuple(terms),
         "find": find,
         "k": k,

@@ -16,6 +16,7 @@ from mmsearch.cli.exits import Exit
 from mmsearch.errors import UsageError
 from mmsearch.query import Query
 from mmsearch.render import json, table
+from mmsearch.render.cutoff import summary
 from mmsearch.settings import Limits
 from mmsearch.types import Hit, SearchResult
 
@@ -73,6 +74,10 @@ def query(
 
     if as_json and (paths or null):
         raise UsageError("--json and --paths do not go together; the JSON has the paths.")
+    if preview:
+        from mmsearch.cli import seeing
+
+        seeing.check_terminal()
     limits = Limits(private_addresses=allow_private)
     with Engine.open(
         collection, model=model, device=device, precision=precision, limits=limits, create=False
@@ -122,7 +127,7 @@ def _show(result: SearchResult, query: Query, *, explain: bool, expand: bool) ->
         return
     if result.relevant:
         rough = ", as far as this collection itself can tell" if result.calibration == "collection" else ""
-        say(f"{result.relevant:,} relevant of {len(result):,} shown{rough}")
+        say(f"{summary(result)}{rough}")
     words = [term.text for term in query.terms if term.text is not None and term.weight == 1]
     if len(words) == len(query.terms) > 1 and not any(" " in word for word in words):
         warn(f"these are the answers to {len(words)} texts together; quotes make them one sentence.")

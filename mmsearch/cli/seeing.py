@@ -33,8 +33,7 @@ def open_gallery(result: SearchResult, title: str, path: Path | None) -> None:
 
 
 def preview(result: SearchResult) -> None:
-    """The pictures in the terminal. UsageError where there is none that could show them."""
-    check_terminal()
+    """The pictures in the terminal, which `check_terminal` has seen."""
     from rich.console import Console
 
     from mmsearch.render.pictures import show

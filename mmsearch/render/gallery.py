@@ -21,7 +21,8 @@ from pathlib import Path
 from mmsearch import files
 from mmsearch.decode import decode
 from mmsearch.errors import PictureError, UsageError
-from mmsearch.render.text import count, printable
+from mmsearch.render.cutoff import cut_off, summary
+from mmsearch.render.text import printable
 from mmsearch.settings import Limits
 from mmsearch.types import Hit, SearchResult, Share
 
@@ -104,26 +105,6 @@ def gallery(result: SearchResult, *, title: str, limits: Limits | None = None) -
         made=datetime.now(),
         version=__version__,
     )
-
-
-def summary(result: SearchResult) -> str:
-    """`3 relevant of 10 shown`, or how many there are where that cannot be told."""
-    if not len(result):
-        return "nothing found"
-    if result.relevant is None:
-        what = "captions" if any(hit.caption is not None for hit in result) else "pictures"
-        return count(len(result), what.removesuffix("s"))
-    return f"{result.relevant:,} relevant of {len(result):,} shown"
-
-
-def cut_off(result: SearchResult) -> int | None:
-    """How many hits come before the line between what is relevant and what is not. None where no line can divide
-    them: not known, all of them on one side, or mixed because something else decides the order as well."""
-    likely = [hit.probability for hit in result if hit.probability is not None]
-    at = result.relevant
-    if at is None or at == len(result) or len(likely) < len(result):
-        return None
-    return at if at == 0 or min(likely[:at]) >= max(likely[at:]) else None
 
 
 # --- what a tile shows --------------------------------------------------------------------------------------------

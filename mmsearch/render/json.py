@@ -8,6 +8,7 @@ Python reads them back with os.fsencode.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mmsearch.judging import Figures
     from mmsearch.labels import LabelScore
     from mmsearch.tagging import TagReport
-    from mmsearch.types import Copy, Duplicates, Hit, IndexReport, SearchResult, Status, Verification
+    from mmsearch.types import Copy, Duplicates, Finding, Hit, IndexReport, SearchResult, Status, Verification
 
 
 def dumps(data: dict[str, Any]) -> str:
@@ -195,6 +196,16 @@ def _label(one: LabelScore) -> dict[str, Any]:
         "label": one.label,
         "score": round(one.score, 6),
         "probability": None if one.probability is None else round(one.probability, 4),
+    }
+
+
+def findings(findings: Sequence[Finding]) -> dict[str, Any]:
+    """`sound`: there are no problems. `remedy` is null where nothing is to be done."""
+    return {
+        "sound": all(one.state != "problem" for one in findings),
+        "findings": [
+            {"area": one.area, "state": one.state, "message": one.message, "remedy": one.remedy} for one in findings
+        ],
     }
 
 

