@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -232,36 +232,26 @@ def judged(args: argparse.Namespace, work: Path) -> str:
         started = time.perf_counter()
         found = engine.duplicates(TIERS)
         seconds = time.perf_counter() - started
-    leader: dict[str, str] = {}  # joined by any tier
+    leader: dict[str, str] = {}  # name -> another that some tier joins it with
 
     def top(name: str) -> str:
         while (above := leader.get(name, name)) != name:
             name = above
         return name
 
-    grouped: dict[str, set[frozenset[str]]] = {tier: set() for tier in TIERS}
+    pairs: dict[Tier, set[frozenset[str]]] = {tier: set() for tier in TIERS}
+    for group in found:
+        copies = [[path.name for path in copy.paths] for copy in (group.keeper, *group.others)]
+        for one, other in combinations(copies, 2):
+            pairs[group.tier].update(map(frozenset, product(one, other)))
+        for name in chain(*copies):
+            leader[top(name)] = top(copies[0][0])
     rows = []
-    for tier in TIERS:
-        groups = [group for group in found if group.tier == tier]
-        for group in groups:
-            paths = [[path.name for path in copy.paths] for copy in (group.keeper, *group.others)]
-            for one, other in combinations(paths, 2):
-                grouped[tier].update(frozenset((a, b)) for a in one for b in other)
-                leader[top(one[0])] = top(other[0])
-            for mine in paths:
-                for path in mine[1:]:
-                    leader[top(path)] = top(mine[0])
-        right = sum(len({name.partition(".")[0] for name in pair}) == 1 for pair in grouped[tier])
-        precision = f"{100 * right / len(grouped[tier]):.2f}" if grouped[tier] else "-"
-        rows.append(
-            [
-                tier,
-                len(groups),
-                len(grouped[tier]),
-                precision,
-                *recall(folder, lambda a, b, t=tier: {a, b} in grouped[t]),
-            ]
-        )
+    for tier, mine in pairs.items():
+        right = sum(len({name.partition(".")[0] for name in pair}) == 1 for pair in mine)
+        precision = f"{100 * right / len(mine):.2f}" if mine else "-"
+        groups = sum(group.tier == tier for group in found)
+        rows.append([tier, groups, len(mine), precision, *recall(folder, lambda a, b, mine=mine: {a, b} in mine)])
     rows.append(["any", len(found), "", "", *recall(folder, lambda a, b: top(a) == top(b))])
     names = [path.name for path in folder.iterdir()]
     return (
@@ -278,11 +268,9 @@ def recall(folder: Path, joined: Callable[[str, str], bool]) -> list[str]:
     """Per kind, in percent."""
     found = []
     for kind in KINDS:
-        pairs = [
-            (path.name, path.name.replace(f".{kind}.", ".original.").rpartition(".")[0] + ".img")
-            for path in folder.glob(f"*.{kind}.*")
-        ]
-        found.append(f"{100 * sum(joined(*pair) for pair in pairs) / len(pairs):.1f}")
+        names = [path.name for path in folder.glob(f"*.{kind}.*")]
+        right = sum(joined(name, f"{name.partition('.')[0]}.original.img") for name in names)
+        found.append(f"{100 * right / len(names):.1f}")
     return found
 
 
@@ -301,7 +289,8 @@ def speed(work: Path, count: int) -> str:
         axis=1,
     )
     again = count - scenes
-    rows = np.concatenate([rows, rows[:again] + 0.1 * chance.normal(size=(again, 384)).astype(np.float32)])
+    rows[again : 2 * again] = rows[:again] + 0.1 * chance.normal(size=(again, 384))
+    rows = np.concatenate([rows, chance.normal(size=(again, 384)).astype(np.float32)])
     turns = np.concatenate([turns, turns[-again:]])
     turns[np.arange(count), chance.integers(0, 128, count)] ^= True
     hashes = np.packbits(turns, axis=1)

@@ -37,7 +37,8 @@ from mmsearch.vectors import generations
 
 SPARE_BYTES = 200_000_000  # beside a new index: the catalog's journal, and room for other programs
 KINDS = ("images", "captions", "joint")
-# File systems, by the names of /proc/self/mountinfo, whose locks and shared memory SQLite cannot count on.
+MOUNTS = Path("/proc/self/mountinfo")
+# File systems, by the names that stand there, whose locks and shared memory SQLite cannot count on.
 NETWORK = frozenset("9p afs ceph cifs fuse.glusterfs fuse.s3fs fuse.sshfs nfs nfs4 smb3 smbfs".split())  # noqa: SIM905
 
 
@@ -53,8 +54,8 @@ def check(folder: Path, encoder: Encoder | None = None) -> tuple[Finding, ...]:
         with closing(catalog):
             _take(found, "collection", _collection(catalog))
             if all(one.state != "problem" for one in found):
-                _take(found, "disk", _room(catalog))
                 _take(found, "index", _indexes(catalog))
+                _take(found, "disk", _room(catalog))
                 spaces = _spaces(catalog)
     _take(found, "disk", _place(folder))
     _take(found, "disk", installation.data())
@@ -101,8 +102,9 @@ def _collection(catalog: Catalog) -> Iterator[Finding]:
     with catalog.reading() as connection:
         roots, files = read.roots(connection), read.count_files(connection)
         failed, missing = (sum(read.count_files(connection, status=one).values()) for one in ("failed", "missing"))
-        images = read.count_images(connection)
-    yield Finding("collection", "ok", f"{catalog.folder}: {images:,} pictures; folders: {len(roots)}")
+        images, captions = read.count_images(connection), read.count_captions(connection)
+    what = f"pictures: {images:,}, captions: {captions:,}, folders: {len(roots)}"
+    yield Finding("collection", "ok", f"{catalog.folder} ({what})")
     if not images:
         yield Finding("collection", "warning", "it holds no pictures", "`mmsearch index FOLDER` adds some")
     for root in roots:
@@ -139,7 +141,7 @@ def _room(catalog: Catalog) -> Iterator[Finding]:
             for kind in KINDS
         ]
     free, needed = shutil.disk_usage(catalog.folder).free, max(sizes, default=0)
-    message = f"free beside the collection: {free / 1e9:,.1f} GB; a new index takes {needed / 1e9:,.2f} GB"
+    message = f"free beside the collection: {free / 1e6:,.0f} MB; a new index takes {needed / 1e6:,.1f} MB"
     if free < needed + SPARE_BYTES:
         remedy = "free some space, or move the collection's folder to another disk"
         yield Finding("disk", "problem" if free < needed else "warning", message, remedy)
@@ -166,7 +168,7 @@ def _place(folder: Path) -> Iterator[Finding]:
 def _file_system(folder: Path) -> str | None:
     """What the system calls the file system of a folder; None where it does not say (not Linux)."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+        lines = MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return None
     best, kind = "", None
@@ -251,7 +253,7 @@ def _model(space: SpaceRow, calibration: str | None, given: Encoder | None) -> I
             remedy = f"`mmsearch index --model {space.encoder}` encodes the pictures again"
             yield Finding("model", unusable, message, remedy)
             return
-    if space.current:
+    if space.current and not isinstance(encoder, LiteEncoder):
         yield from _encodes(encoder, f"{space.encoder}, which queries use, encodes texts{_device()}", unusable)
     known = calibration_for(encoder, None if calibration is None else json.loads(calibration))
     yield _probabilities(space, None if known is None else known.kind)

@@ -40,7 +40,7 @@ NEAR_SHARE = 4  # a quarter of the detail may differ
 LEAST_DETAIL = 12  # less says nothing: blank pages, a plain gradient
 SIMILARITY = 0.9  # cosine
 
-MOST_PAIRS = 10_000_000  # kept in memory: 10,000 frames of one scene are 50 million
+MOST_PAIRS = 5_000_000  # kept in memory: 3,000 frames of one scene are 4.5 million
 BLOCK = 1024  # pictures compared with all others at a time, or fewer
 COSINES_AT_ONCE = 16_000_000
 ROUNDING = 1e-6  # equal vectors have a cosine that is as far from 1

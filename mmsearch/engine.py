@@ -41,6 +41,7 @@ from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
 from mmsearch.types import (
     Duplicates,
     FailedFile,
+    Finding,
     IndexInfo,
     IndexReport,
     Kind,
@@ -547,6 +548,14 @@ class Engine:
         except (ModelError, MissingExtraError):
             pass  # an encoder that cannot be used here is no damage of the collection
         return found
+
+    def check(self) -> tuple[Finding, ...]:
+        """A quick check-up of the collection and of this installation: findings by area, each with its remedy. Where a
+        collection cannot even be opened, `mmsearch doctor` and `mmsearch.checkup.check(folder)` say why."""
+        from mmsearch import checkup
+
+        given = None if self._model is None or isinstance(self._model, str) else self._model
+        return checkup.check(self.folder, given)
 
     # --- encoders and spaces --------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Is the program itself whole here? Versions, optional parts, where it keeps its data. No collection is needed.
 
-In: this Python environment. Out: findings. Nothing heavy is imported: torch and its kin are only looked for.
+In: this Python environment. Out: findings. What every search needs is imported; torch and its kin, which take seconds,
+are only looked for.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ from mmsearch.settings import data_folder
 from mmsearch.types import Finding
 
 REINSTALL = "install it again: pip install --force-reinstall mmsearch"
-LIBRARIES = ("numpy", "faiss-cpu", "onnxruntime", "tokenizers", "pillow", "sqlalchemy")
-# https://sqlite.org/wal.html, "The WAL-Reset Bug"
-SQLITE_WAL_MENDED = (3, 51, 3)
+LIBRARIES = {
+    "numpy": "numpy",
+    "faiss-cpu": "faiss",
+    "onnxruntime": "onnxruntime",
+    "tokenizers": "tokenizers",
+    "pillow": "PIL.Image",
+    "sqlalchemy": "sqlalchemy",
+}
+# Before it, two processes that write or checkpoint at once can damage a database in WAL mode (catalog/catalog.py).
+SQLITE_MENDED = (3, 51, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +76,15 @@ def versions() -> Iterator[Finding]:
     machine = f"{platform.system()} {platform.machine()}, {cores} {'core' if cores == 1 else 'cores'}"
     yield Finding("versions", "ok", f"mmsearch {__version__}, Python {platform.python_version()}, {machine}")
     yield _sqlite()
-    found = {name: _version(name) for name in LIBRARIES}
-    yield Finding("versions", "ok", ", ".join(f"{name} {number}" for name, number in found.items() if number))
-    for name in [name for name, number in found.items() if number is None]:
-        yield Finding("versions", "problem", f"{name}, which every search needs, is not installed", REINSTALL)
+    there = []
+    for name, module in LIBRARIES.items():
+        number, broken = _version(name), _import_problem(module)
+        if number is None or broken is not None:
+            message = f"{name}, which every search needs, is not installed" if number is None else f"{name}: {broken}"
+            yield Finding("versions", "problem", message, REINSTALL)
+        else:
+            there.append(f"{name} {number}")
+    yield Finding("versions", "ok", ", ".join(there))
 
 
 def _sqlite() -> Finding:
@@ -88,12 +101,9 @@ def _sqlite() -> Finding:
         )
     finally:
         memory.close()
+    old = sqlite3.sqlite_version_info < SQLITE_MENDED
     note = (
-        ""
-        if sqlite3.sqlite_version_info >= SQLITE_WAL_MENDED
-        else (
-            " (before 3.51.3, two programs that write at once could damage a database; mmsearch lets one write at a time)"
-        )
+        " (older than 3.51.3: two writers at once could damage a database, so mmsearch lets one write)" if old else ""
     )
     return Finding("versions", "ok", f"SQLite {number}{note}")
 
@@ -105,23 +115,28 @@ def extras() -> Iterator[Finding]:
         listed = ", ".join(f"{package} {number}" for package, number in there.items())
         install = f"pip install 'mmsearch[{name}]'"
         if len(there) < len(extra.packages):
-            yield Finding("extras", "ok", f"{name}: not installed; it brings {extra.brings}", install)
+            yield Finding("extras", "ok", f"{name}: not installed; {extra.brings}", install)
         elif (broken := _broken(extra)) is not None:
-            yield Finding("extras", "warning", f"{name}: {listed}: {broken}", f"{install} --force-reinstall")
+            yield Finding("extras", "warning", f"{name}: installed, but {broken}", f"{install} --force-reinstall")
         else:
-            yield Finding("extras", "ok", f"{name}: {listed}: {extra.brings}")
+            yield Finding("extras", "ok", f"{name}: {extra.brings} ({listed})")
 
 
 def _broken(extra: Extra) -> str | None:
     """Why an extra cannot be used though it is installed; None where nothing speaks against it."""
     for module in extra.packages.values():
-        try:
-            if find_spec(module) is None:
-                return f"its module {module} is not there"
-            if extra.light:
-                import_module(module)
-        except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
-            return f"{module} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        if find_spec(module) is None:
+            return f"its module {module} is not there"
+        if extra.light and (problem := _import_problem(module)):
+            return problem
+    return None
+
+
+def _import_problem(module: str) -> str | None:
+    try:
+        import_module(module)
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
+        return f"{module} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     return None
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mmsearch.captioning import encode_texts
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import UsageError
-from mmsearch.relevance import Calibration
+from mmsearch.relevance import Calibration, Scale
 from mmsearch.types import Progress
 from mmsearch.wording import prompts
 
@@ -155,11 +155,19 @@ def label_bank(
     encoder: Encoder,
     labels: Sequence[Label],
     calibration: Calibration | None,
+    best: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> LabelBank:
-    """Encode the labels, and ask the calibration how each one's scores are to be read."""
+    """Encode the labels, and ask the calibration how each one's scores are to be read.
+
+    best: vectors of labels (n, d) -> (n, m, d) rows of the best hits of each, best first, which tell whether there is
+    anything of the kind at all; without, the score alone has to do.
+    """
     vectors = label_vectors(encoder, labels, on_progress)
-    scales = [None if calibration is None else calibration.scale(vector, "t2i") for vector in vectors]
+    scales: list[Scale | None] = [None] * len(vectors)
+    if calibration is not None:
+        hits = [None] * len(vectors) if best is None else best(vectors)
+        scales = [calibration.scale(vector, "t2i", mine) for vector, mine in zip(vectors, hits, strict=True)]
     known = [scale for scale in scales if scale is not None]
     names = tuple(label.name for label in labels)
     if len(known) < len(names):

@@ -37,7 +37,7 @@ from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.filters import Node
 from mmsearch.query import Query
-from mmsearch.relevance import Scale
+from mmsearch.relevance import HITS, Scale
 from mmsearch.settings import Limits
 from mmsearch.types import Hit, SearchResult, Share
 from mmsearch.views import JointRows, Rows, View
@@ -55,7 +55,7 @@ HYBRID_DEPTH = 200  # of each list: further down, reciprocal ranks hardly differ
 def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, limits: Limits) -> SearchResult:
     """Answer a query in the space of `view`. encoder: needed where terms are texts or pictures."""
     filters = query.filters.tree()
-    asked, scale, kind = None, None, None
+    asked = None
     with catalog.reading() as connection:
         if filters is not None:
             where.check(connection, filters)
@@ -71,18 +71,27 @@ def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, 
             calibration=calibration,
             limits=limits,
         )
-        if calibration is not None and query.match != "joint":
-            scale = calibration.scale(asked.vector, asked.direction(query.find))
-            kind = calibration.kind if scale is not None else None
 
     with catalog.reading() as connection:
         source = view.joint_rows(connection) if query.match == "joint" else view.rows(connection, query.find)
-        ranking = _ranking(connection, source, view, query, asked, filters)
+        nearest = None if asked is None else _nearest(connection, source, view.space.id, query, asked, filters)
+        scale = None
+        if calibration is not None and asked is not None and nearest is not None and query.match != "joint":
+            best = nearest(max(HITS, query.offset + query.k))[:HITS]
+            rows = np.stack([_unit(one.found.row) for one in best]) if best else None
+            scale = calibration.scale(asked.vector, asked.direction(query.find), rows)
+        ranking = _ranking(connection, view.space.id, query, asked, nearest, filters)
         page = _arrange(connection, ranking, query, scale, filters).first(query.offset + query.k)[query.offset :]
         hits = _hydrate(connection, page, query, asked, scale, filters)
     known = scale is not None or (query.match == "hybrid" and asked is not None)
-    relevant = sum(_is_relevant(one, query, scale) for one in page) if known else None
-    return SearchResult(view.space.encoder, source.exact, hits, view.take_notice(), relevant, kind)
+    return SearchResult(
+        space=view.space.encoder,
+        exact=source.exact,
+        hits=hits,
+        notice=view.take_notice(),
+        relevant=sum(_is_relevant(one, query, scale) for one in page) if known else None,
+        calibration=None if scale is None or calibration is None else calibration.kind,
+    )
 
 
 # --- encode -----------------------------------------------------------------------------------------------------
@@ -111,19 +120,42 @@ def _file_of(catalog: Catalog, image: int) -> Path:
 # --- search, combine --------------------------------------------------------------------------------------------
 
 
-def _ranking(
+def _nearest(
     connection: Connection,
     source: Rows | JointRows,
-    view: View,
+    space: int,
+    query: Query,
+    asked: Composed,
+    filters: Node | None,
+) -> Callable[[int], list[Candidate]]:
+    """n -> the n candidates whose vectors are nearest. What was found is kept for whoever asks for as many or fewer."""
+    kind = "joint" if query.match == "joint" else query.find
+    allowed = None
+    if filters is not None or kind == "joint":
+        allowed = read.allowed_ids(connection, space, kind, filters)
+    found: list[Candidate] = []
+    complete = False
+
+    def nearest(n: int) -> list[Candidate]:
+        nonlocal found, complete
+        if n > len(found) and not complete:
+            best = _best(connection, source, space, kind, asked.vector, n, allowed)
+            found = [Candidate(one, score, score if kind == query.find else None) for score, one in best]
+            complete = len(found) < n
+        return found[:n]
+
+    return nearest
+
+
+def _ranking(
+    connection: Connection,
+    space: int,
     query: Query,
     asked: Composed | None,
+    nearest: Callable[[int], list[Candidate]] | None,
     filters: Node | None,
 ) -> Ranking:
     """All candidates, best first."""
-    space = view.space.id
-    if asked is None and query.match != "keywords":
-        assert filters is not None
-        return Ranking(lambda n: [Candidate(one, 0.0) for one in read.listed(connection, filters, n)])
     if query.match == "keywords":
         every = _expression(query, every=True)
 
@@ -133,20 +165,12 @@ def _ranking(
             return [Candidate(one, scores[one.owner], certain=True) for one in found]
 
         return Ranking(by_words)
-
-    assert asked is not None
-    kind = "joint" if query.match == "joint" else query.find
-    allowed = None
-    if filters is not None or kind == "joint":
-        allowed = read.allowed_ids(connection, space, kind, filters)
-
-    def by_vectors(n: int) -> list[Candidate]:
-        found = _best(connection, source, space, kind, asked.vector, n, allowed)
-        return [Candidate(one, score, score if kind == query.find else None) for score, one in found]
-
+    if asked is None or nearest is None:
+        assert filters is not None
+        return Ranking(lambda n: [Candidate(one, 0.0) for one in read.listed(connection, filters, n)])
     if query.match == "hybrid":
-        return _both(connection, by_vectors, space, query, asked, filters)
-    return Ranking(by_vectors)
+        return _both(connection, nearest, space, query, asked, filters)
+    return Ranking(nearest)
 
 
 def _both(
@@ -335,5 +359,9 @@ def _shares(one: Candidate, asked: Composed | None) -> tuple[Share, ...]:
         return tuple(map(Share, ("vectors", "keywords"), one.parts))
     if asked is None:
         return ()
-    row = one.found.row.astype(np.float64)
-    return tuple(map(Share, asked.names, (asked.parts @ row / np.linalg.norm(row)).tolist()))
+    return tuple(map(Share, asked.names, (asked.parts @ _unit(one.found.row)).tolist()))
+
+
+def _unit(row: NDArray[np.float16]) -> NDArray[np.float64]:
+    wide = row.astype(np.float64)
+    return np.asarray(wide / np.linalg.norm(wide))

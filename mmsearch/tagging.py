@@ -28,7 +28,7 @@ from mmsearch.composing import open_picture
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.labels import Label, LabelBank, LabelScore, checked_name, label_bank
-from mmsearch.relevance import Calibration
+from mmsearch.relevance import HITS, Calibration
 from mmsearch.settings import Limits
 from mmsearch.types import CalibrationKind, Progress
 
@@ -131,7 +131,9 @@ def tag(
         )
     if calibration is None:  # asked before the labels are encoded, which may take a while
         raise _uncalibrated(space)
-    bank = label_bank(encoder, labels, calibration, on_progress)
+    bank = label_bank(
+        encoder, labels, calibration, lambda vectors: _best_hits(catalog, space, vectors, on_progress), on_progress
+    )
     if bank.slopes is None:
         raise _uncalibrated(space)
     run = _Run(catalog, space, bank, [spelling[name] for name in bank.names], least, dry_run)
@@ -159,6 +161,35 @@ def tag(
         calibration=calibration.kind,
         cancelled=cancelled,
     )
+
+
+def _best_hits(
+    catalog: Catalog, space: SpaceRow, labels: NDArray[np.float32], on_progress: Callable[[Progress], None]
+) -> NDArray[np.float32]:
+    """Vectors of labels (n, d) -> (n, m, d) rows of the best hits of each in the whole collection, best first: a label
+    is decided alike, whichever pictures are named."""
+    with catalog.reading() as connection:
+        images = tags.present_images(connection)
+    scores = np.empty((len(labels), 0), np.float32)
+    owners = np.empty((len(labels), 0), np.int64)  # the image of each score
+    for start in range(0, len(images), IMAGES_PER_COMMIT):
+        some = images[start : start + IMAGES_PER_COMMIT]
+        with catalog.reading() as connection:
+            ids, rows = tags.vectors_of(connection, space.id, space.dimension, some)
+        scores = np.concatenate([scores, labels @ rows.T], axis=1)
+        owners = np.concatenate([owners, np.broadcast_to(np.array(ids, np.int64), (len(labels), len(ids)))], axis=1)
+        if scores.shape[1] > HITS:
+            top = np.argpartition(-scores, HITS - 1, axis=1)[:, :HITS]
+            scores, owners = np.take_along_axis(scores, top, axis=1), np.take_along_axis(owners, top, axis=1)
+        on_progress(Progress("comparing", done=start + len(some), total=len(images)))
+    owners = np.take_along_axis(owners, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+    with catalog.reading() as connection:
+        ids, rows = tags.vectors_of(connection, space.id, space.dimension, np.unique(owners).tolist())
+    if not ids:
+        return np.empty((len(labels), 0, space.dimension), np.float32)
+    places = np.searchsorted(np.array(ids, np.int64), owners)
+    best: NDArray[np.float32] = rows[np.minimum(places, len(ids) - 1)]  # (n, m, d); an image may just have gone
+    return best
 
 
 def _uncalibrated(space: SpaceRow) -> ModelError:

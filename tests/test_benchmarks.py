@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ("cold_query", "gpu_index", "index_rate", "memory", "second_run", "warm_search")
+SCRIPTS = (
+    *("cold_query", "combining", "duplicates", "gpu_index", "index_rate", "memory", "second_run", "warm_search"),
+)
 
 
 def quick(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,6 +65,21 @@ def test_cold_query() -> None:
     found = rows(report_of("cold_query"))
     query, imports, python = (number(found[name][3]) for name in ("`mmsearch query`", "bare imports", "Python alone"))
     assert query > imports > python > 0
+
+
+def test_combining() -> None:
+    found = rows(report_of("combining"))
+    alone, both = (float(found[way][1].split("/")[0]) for way in ("vectors of pictures", "joint (early)"))
+    assert 0 < alone < both <= 100  # with one caption each
+
+
+def test_duplicates() -> None:
+    report = report_of("duplicates")
+    groups = rows(report.split("## Time")[0])
+    assert groups["exact"][:4] == ["7", "7", "100.00", "100.0"]
+    assert groups["near"][2] == "100.00"
+    assert float(groups["any"][4]) == 100  # JPEG of quality 90
+    assert number(rows(report.split("## Time")[1])["semantic"][1]) == 600
 
 
 def test_index_rate() -> None:

@@ -40,7 +40,7 @@ def test_a_key_holds_one_picture(engine: Engine) -> None:
     engine.add("a", solid("red"), {"caption": "one"})
     engine.add("a", solid("blue"), {"caption": "two"})
     held = state(engine.folder)
-    assert (len(held["images"]), len(held["vectors"])) == (1, 2)
+    assert (len(held["images"]), len(held["vectors"])) == (1, 3)  # its own, its caption's, both together
     assert [row[2] for row in held["captions"]] == ["two"]
     assert engine.search("blue", k=5).hits[0].score > 0.99
 

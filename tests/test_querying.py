@@ -29,7 +29,7 @@ class Fixed:
 
     kind = "encoder"
 
-    def scale(self, query: Any, direction: str) -> Scale:
+    def scale(self, query: Any, direction: str, best: Any) -> Scale:
         return SCALE
 
     def spread(self, modality: str) -> float:

@@ -127,7 +127,6 @@ def test_index_json() -> None:
         ("left_alone", [{"root": "/usb", "reason": "it is away"}]),
         ("notices", ["something"]),
         ("texts", 0),
-        ("texts", 0),
     ]
 
 

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "duplicates",
         ),
         *("labels", "describing"),
-        *("adding", "verifying", "checkup", "testsets", "judging", "evaluation", "comparing"),
+        *("adding", "verifying", "installation", "checkup", "testsets", "judging", "evaluation", "comparing"),
     ),
     ("engine",),
     ("training",),

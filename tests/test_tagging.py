@@ -27,6 +27,8 @@ from mmsearch.types import CalibrationKind, Progress
 from tests.conftest import paint
 from tests.toy import COLOURS, ToyEncoder
 
+ASKED: list[tuple[Any, Any]] = []  # label vectors and the best hits that came with them
+
 
 class Middle(Calibration):
     """Even odds at a cosine of 0.9, whatever asks."""
@@ -36,7 +38,9 @@ class Middle(Calibration):
     def __init__(self) -> None:
         pass
 
-    def scale(self, query: Any, direction: str) -> Scale:
+    def scale(self, query: Any, direction: str, best: Any = None) -> Scale:
+        if best is not None:
+            ASKED.append((query, best))
         return Scale(40.0, -36.0)
 
     def spread(self, modality: Literal["texts", "pictures"]) -> float:
@@ -221,6 +225,23 @@ def test_images_without_a_vector_are_counted(indexed: Engine) -> None:
     assert (report.images, report.left_out) == (7, 3)
 
 
+def test_labels_are_judged_by_their_best_hits_of_the_whole_collection(
+    indexed: Engine, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tagging, "IMAGES_PER_COMMIT", 3)
+    monkeypatch.setattr(tagging, "HITS", 4)
+    ASKED.clear()
+    indexed.tag(NAMES, images=[images / "more"])
+    with indexed._catalog.reading() as connection:
+        data = connection.exec_driver_sql("SELECT data FROM vector WHERE kind = 'images'").scalars().all()
+    rows = np.stack([np.frombuffer(one, "<f2") for one in data]).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert len(ASKED) == len(NAMES)
+    for query, best in ASKED:
+        expected = rows[np.argsort(-(rows @ query))[:4]]
+        np.testing.assert_allclose(best, expected, atol=1e-5)
+
+
 def test_a_space_without_calibration_is_refused(indexed: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "calibration_for", lambda _encoder, _stored: None)
     with pytest.raises(ModelError, match="no calibration"):
@@ -243,8 +264,8 @@ def test_progress_and_stopping(indexed: Engine, monkeypatch: pytest.MonkeyPatch)
     seen: list[tuple[int, int]] = []
 
     def on_progress(progress: Progress) -> None:
-        assert progress.stage == "tagging"
-        if progress.total:
+        assert progress.stage in ("tagging", "comparing")
+        if progress.total and progress.stage == "tagging":
             seen.append((progress.done, progress.total))
             if progress.done == 6:
                 stop.set()
@@ -273,7 +294,7 @@ from tests.toy import ToyEncoder
 tagging.IMAGES_PER_COMMIT = 4
 views.calibration_for = lambda encoder, stored: Middle()
 def on_progress(progress):
-    if progress.done >= 8:
+    if progress.stage == "tagging" and progress.done >= 8:
         os.kill(os.getpid(), signal.SIGKILL)
 with Engine.open({str(tmp_path / "c")!r}, model=ToyEncoder()) as engine:
     engine.tag(NAMES, on_progress=on_progress)

@@ -431,6 +431,15 @@ def calibration(connection: Connection, space_id: int) -> str | None:
     return found
 
 
+def sample_of_images(connection: Connection, space_id: int, most: int, dimension: int) -> NDArray[np.float32]:
+    """(n, dimension) vectors of at most `most` images of a space: those whose hashes come first, which is as good as
+    chance, and the same whenever the space holds the same images."""
+    query = select(vector.c.data).join(image, image.c.id == vector.c.owner)
+    query = query.where(vector.c.space == space_id, vector.c.kind == "images").order_by(image.c.sha256).limit(most)
+    data = b"".join(connection.execute(query).scalars())
+    return np.frombuffer(data, "<f2").astype(np.float32).reshape(-1, dimension)
+
+
 def ids_above(connection: Connection, space_id: int, kind: str, above: int) -> NDArray[np.int64]:
     """Ascending ids of the vectors of a space and kind that are greater than `above`."""
     query = select(vector.c.id).where(vector.c.space == space_id, vector.c.kind == kind, vector.c.id > above)

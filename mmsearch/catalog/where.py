@@ -273,13 +273,26 @@ def _check_tag(connection: Connection, name: str) -> None:
 
 
 def _check_folder(connection: Connection, node: Within) -> None:
-    inside = select(file.c.id).join(root, root.c.id == file.c.root).where(condition(node)).limit(1)
-    if connection.execute(inside).first():
+    query = select(root.c.id, root.c.path).where(root.c.path != b"").order_by(root.c.id)
+    places = [(row[0], row[1]) for row in connection.execute(query)]
+    if any(_holds_file(connection, identity, path, name) for identity, path in places for name in node.names):
         return
-    folders = connection.execute(select(root.c.path).where(root.c.path != b"").order_by(root.c.id)).scalars()
-    shown = _some([os.fsdecode(path) for path in folders])
+    shown = _some([os.fsdecode(path) for _, path in places])
     has = f"it has those of: {shown}" if shown else "it has no folders yet"
     raise UsageError(f"The collection knows no picture in {node.as_given}; {has}. `mmsearch index FOLDER` adds more.")
+
+
+def _holds_file(connection: Connection, root_id: int, path: bytes, folder: bytes) -> bool:
+    """Whether a root has a file, whatever its state, in a folder (no slash at the end). Asked for each search, so it
+    goes through the index on relative paths."""
+    start, wanted = path.rstrip(b"/") + b"/", folder + b"/"
+    query = select(file.c.id).where(file.c.root == root_id).limit(1)
+    if wanted.startswith(start) and wanted != start:  # b"0" follows b"/"
+        below = wanted[len(start) : -1]
+        query = query.where(file.c.relative > below + b"/", file.c.relative < below + b"0")
+    elif not start.startswith(wanted):
+        return False
+    return connection.execute(query).first() is not None
 
 
 def _some(names: list[str]) -> str:

@@ -332,6 +332,11 @@ def set_generation(connection: Connection, space_id: int, kind: str, name: str) 
     connection.execute(update(space).where(space.c.id == space_id).values({f"{kind}_generation": name}))
 
 
+def set_calibration(connection: Connection, space_id: int, values: Mapping[str, Any]) -> None:
+    """Keep how scores of a space become probabilities."""
+    connection.execute(update(space).where(space.c.id == space_id).values(calibration=dict(values)))
+
+
 def start_run(connection: Connection, command: str) -> int:
     made = connection.execute(insert(run).values(command=command, started_at=_now()).returning(run.c.id))
     return int(made.scalar_one())

@@ -17,6 +17,7 @@ from mmsearch.cli import (
     compare,
     demo,
     describe,
+    doctor,
     duplicates,
     evaluate,
     health,
@@ -71,7 +72,10 @@ def mmsearch(
         say(context.get_help())
 
 
-for group in (index, query, describe, tag, duplicates, why, saved, health, roots, models, evaluate, compare, demo):
+for group in (
+    *(index, query, describe, tag, duplicates, why, saved),
+    *(health, doctor, roots, models, evaluate, compare, demo),
+):
     group.add_to(app)
 
 

@@ -27,7 +27,7 @@ Examples:
   mmsearch index ./flickr8k/images \\
       --captions ./flickr8k/captions.csv
   mmsearch index ~/Pictures --exclude '*.gif' --prune
-  mmsearch index --ocr            text inside pictures, too
+  mmsearch index --ocr            text in pictures, too
 """
 
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "encoder.json"
 FILES = ("image.onnx", "text.onnx", "tokenizer.json")
+CALIBRATION = "calibration.json"  # beside them where training wrote one; no part of the fingerprint
 TEXT_BATCH = 32  # padding to the longest of more texts costs more than a larger product gains
 
 
@@ -71,6 +73,21 @@ class TrainedEncoder:
         facts: dict[str, Any] = self._manifest.get("facts", {})
         return facts
 
+    @cached_property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """How scores become probabilities, as `mmsearch.training.calibrate` wrote it; None where it was not run.
+        Raises WeightsMismatchError."""
+        if CALIBRATION not in self._manifest:
+            return None
+        path = self._folder / CALIBRATION
+        try:
+            stored: Mapping[str, Any] = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise WeightsMismatchError(
+                f"{path} is damaged; install mmsearch again, or copy the model's folder anew."
+            ) from error
+        return stored
+
     def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
         """RGB picture of any size -> (image_size, image_size, 3) uint8."""
         return squeeze(picture, self.image_size)
@@ -105,7 +122,7 @@ class TrainedEncoder:
 
     def verify_files(self) -> None:
         """Read every file and compare it with its checksum in the manifest. Raises WeightsMismatchError."""
-        for file, expected in self._manifest["files"].items():
+        for file, expected in _entries(self._manifest).items():
             with (self._folder / file).open("rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != expected["sha256"]:
@@ -198,7 +215,7 @@ def _problem(manifest: Any) -> str | None:
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) != set(FILES):
         return f"files must name exactly {', '.join(FILES)}"
-    for file, entry in files.items():
+    for file, entry in _entries(manifest).items():
         if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
             return f"{file} has no size in bytes"
         if not isinstance(entry.get("sha256"), str) or len(entry["sha256"]) != 64:
@@ -206,8 +223,14 @@ def _problem(manifest: Any) -> str | None:
     return None
 
 
+def _entries(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says about each file of the folder."""
+    own = {CALIBRATION: manifest[CALIBRATION]} if CALIBRATION in manifest else {}
+    return {**manifest["files"], **own}
+
+
 def _problem_with_files(folder: Path, manifest: dict[str, Any]) -> str | None:
-    for file, entry in manifest["files"].items():
+    for file, entry in _entries(manifest).items():
         try:
             size = (folder / file).stat().st_size
         except OSError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mmsearch.render.text import count, file_size, printable
-from mmsearch.types import Duplicates, IndexReport, SpaceStatus, Status
+from mmsearch.types import Duplicates, Finding, IndexReport, SpaceStatus, Status
 
 if TYPE_CHECKING:
     from mmsearch.describing import Description
@@ -99,17 +101,19 @@ def explanation(found: Explanation) -> str:
 
 
 def findings(findings: Iterable[Finding]) -> str:
-    """A block of lines an area: what is not in order is marked, with what to do below it; then the sum of it."""
-    marks = {"ok": "  ", "warning": "! ", "problem": "X "}
-    lines, area, counts = [], "", Counter(one.state for one in (found := list(findings)))
-    for one in found:
-        lines += [*([""] if area else []), one.area.capitalize()] if one.area != area else []
-        area = one.area
-        lines.append(f"{marks[one.state]}{printable(one.message)}")
-        if one.remedy:
-            lines.append(f"    -> {printable(one.remedy)}")
-    summary = f"{count(counts['problem'], 'problem')} (X), {count(counts['warning'], 'warning')} (!)."
-    return "\n".join([*lines, "", summary if counts["problem"] or counts["warning"] else "All is well."])
+    """A block of lines for each area: what is not in order is marked, what to do stands below it. Then the sum."""
+    marks = {"ok": " ", "warning": "!", "problem": "X"}
+    lines: list[str] = []
+    states: Counter[str] = Counter()
+    for area, several in groupby(findings, lambda one: one.area):
+        lines.append(area.capitalize())
+        for one in several:
+            states[one.state] += 1
+            lines.append(f"{marks[one.state]} {printable(one.message)}")
+            lines += [f"    -> {printable(one.remedy)}"] if one.remedy else []
+        lines.append("")
+    wrong = f"{count(states['problem'], 'problem')} (X), {count(states['warning'], 'warning')} (!)."
+    return "\n".join([*lines, wrong if states["problem"] or states["warning"] else "All is well."])
 
 
 def models(models: Iterable[ModelInfo]) -> str:
