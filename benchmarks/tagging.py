@@ -30,7 +30,7 @@ from mmsearch.encoders.registry import load_encoder
 from mmsearch.errors import ModelError
 from mmsearch.labels import Label, label_bank, label_vectors, read_labels
 from mmsearch.metrics import average_precision
-from mmsearch.relevance import Calibration, calibration_for
+from mmsearch.relevance import HITS, Calibration, calibration_for
 from mmsearch.wording import TEMPLATES, article, plural, prompts
 
 WAYS: dict[str, Callable[[str], Sequence[str]]] = {
@@ -99,11 +99,15 @@ def classes(encoder: Encoder, sets: dict[str, Classified]) -> str:
     sizes = ", ".join(
         f"{name}: {len(images):,} pictures of {len(names)} classes" for name, (names, images, _) in sets.items()
     )
-    gains = [f"{name} {float(rows[-1][i]) - float(rows[0][i]):+.1f}" for i, name in enumerate(sets, 1)]
+    gains = [
+        f"{name} {float(rows[-1][i]) - float(rows[0][i]):+.1f} and {float(rows[-1][i]) - float(rows[1][i]):+.1f}"
+        for i, name in enumerate(sets, 1)
+    ]
     return (
         f"## Prompt ensembling: classification\n\nTop-1 ({sizes}).\n\n"
         + table(["a class is", *sets], rows)
-        + f"\n\nThe ensemble against the bare name, in points: {', '.join(gains)}."
+        + f"\n\nThe ensemble against the bare name and against one template, in points: {'; '.join(gains)}. "
+        "Chance alone moves a figure by 0.9 points on Caltech101 and 1.2 on clothing (standard error)."
     )
 
 
@@ -171,8 +175,12 @@ def decisions(encoder: Encoder, calibration: Calibration | None, captioned: Capt
     """Precision and recall of what `tag` decides, word by word."""
     names, images, counts = captioned
     likely = None
+
+    def best(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return images[np.argsort(-(vectors @ images.T), axis=1)[:, :HITS]]  # as `tag` looks them up
+
     if calibration is not None:
-        bank = label_bank(encoder, read_labels(names), calibration)
+        bank = label_bank(encoder, read_labels(names), calibration, best)
         likely = bank.probabilities(bank.scores(images))
     if likely is None:
         return "## Tags\n\nThe encoder has no calibration; nothing is decided."
@@ -195,7 +203,7 @@ def decisions(encoder: Encoder, calibration: Calibration | None, captioned: Capt
 
 def speed(args: argparse.Namespace, encoder: Encoder) -> str:
     """A collection of vectors like those of pictures, tagged with the included labels, twice."""
-    labels = read_labels()
+    labels = read_labels()[:: 20 if args.quick else 1]
     rng = np.random.default_rng(1)
     started = time.perf_counter()
     vectors = label_vectors(encoder, labels)
@@ -207,7 +215,7 @@ def speed(args: argparse.Namespace, encoder: Encoder) -> str:
         try:
             for what in ("first run", "second run, nothing changed"):
                 started = time.perf_counter()
-                report = engine.tag()
+                report = engine.tag([label.name for label in labels])
                 seconds = time.perf_counter() - started
                 rows.append([f"{what}: {report.added:,} tags written", f"{seconds:.1f}"])
         except ModelError as error:

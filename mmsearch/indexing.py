@@ -36,6 +36,7 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from mmsearch import __version__, captioning, files, roots
+from mmsearch.calibrating import calibrate
 from mmsearch.captions import read_sidecar
 from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
@@ -141,15 +142,15 @@ def index(
             run.sweep()
         if held and not cancel.is_set():
             join(catalog, on_progress, cancel)
+            calibrate(catalog, encoder, on_progress)
             report.notices += refresh(catalog, on_progress)
-        report.seconds = time.monotonic() - started
-        report.images_per_second = run.encoded / report.seconds if encoder is not None else 0.0
         if order.reader is not None and encoder is not None and not cancel.is_set():
             # Last, because it may take a day: everything else is whole by now.
             reading = read_waiting(catalog, order.reader, order.limits, on_progress, cancel)
             report.texts = reading.found
             report.notices += reading.notices()
-            report.seconds = time.monotonic() - started
+        report.seconds = time.monotonic() - started
+        report.images_per_second = run.encoded / report.seconds if encoder is not None else 0.0
     report.cancelled = cancel.is_set()
     return report
 

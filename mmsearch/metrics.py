@@ -27,6 +27,7 @@ the captions of one image, depend on one another.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -238,6 +239,48 @@ def sign_flip_p(
         flips = rng.integers(0, 2, (min(rows, permutations - start), len(sums)), np.int8)
         as_far += (np.abs((2.0 * flips - 1.0) @ sums) >= seen).sum(axis=0)
     return np.asarray(as_far / (permutations + 1), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Probabilities from `low` to `high`: their share of all, their mean, and the share of them that came true."""
+
+    low: float
+    high: float
+    share: float
+    mean_probability: float
+    right: float
+
+
+def reliability(
+    probabilities: NDArray[Any], right: NDArray[np.bool_], weights: NDArray[Any] | None = None, *, bins: int = 10
+) -> list[ReliabilityBin]:
+    """Probabilities (n,) of n statements, whether each is right (n,), how much each weighs (n,), the same without.
+    -> bins of equal width that are not empty, lowest first; 1.0 belongs to the last one."""
+    weighed = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
+    if not len(probabilities) or not len(probabilities) == len(right) == len(weighed):
+        raise UsageError("Every probability, and there must be some, needs one outcome and one weight.")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all() or weighed.min() < 0 or not weighed.sum():
+        raise UsageError("Probabilities lie between 0 and 1, and weights are not negative.")
+    which = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    found = []
+    for number in range(bins):
+        mine = (which == number) & (weighed > 0)
+        if mine.any():
+            mean = float(np.average(probabilities[mine], weights=weighed[mine]))
+            true = float(np.average(right[mine], weights=weighed[mine]))
+            share = float(weighed[mine].sum() / weighed.sum())
+            found.append(ReliabilityBin(number / bins, (number + 1) / bins, share, mean, true))
+    return found
+
+
+def calibration_error(
+    probabilities: NDArray[Any], right: NDArray[np.bool_], weights: NDArray[Any] | None = None, *, bins: int = 10
+) -> float:
+    """Expected calibration error (Naeini, Cooper, Hauskrecht 2015): the mean distance between what the probabilities of
+    a bin say and what came true, by the bins' shares. 0 is perfect."""
+    found = reliability(probabilities, right, weights, bins=bins)
+    return sum(one.share * abs(one.mean_probability - one.right) for one in found)
 
 
 def _by_group(values: NDArray[Any], groups: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

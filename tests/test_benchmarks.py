@@ -15,7 +15,17 @@ from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = (
-    *("cold_query", "combining", "duplicates", "gpu_index", "index_rate", "memory", "second_run", "warm_search"),
+    *(
+        "cold_query",
+        "combining",
+        "duplicates",
+        "gpu_index",
+        "index_rate",
+        "memory",
+        "second_run",
+        "tagging",
+        "warm_search",
+    ),
 )
 
 
@@ -106,6 +116,13 @@ def test_warm_search() -> None:
     for cells in found.values():
         if re.fullmatch(r"[\d.,]+", cells[0]):
             assert number(cells[1]) >= number(cells[0]) > 0
+
+
+def test_tagging() -> None:
+    found = rows(report_of("tagging"))
+    shares = [number(cells[0]) for name, cells in found.items() if "template" in name or "bare" in name]
+    assert len(shares) == 3
+    assert all(0 <= share <= 100 for share in shares)
 
 
 def test_without_a_gpu_one_line_says_so() -> None:

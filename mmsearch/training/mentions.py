@@ -20,22 +20,26 @@ from numpy.typing import NDArray
 
 RIGHT, WRONG, OPEN = 1, 0, -1
 SURE = 3  # captions of one picture that must mention a thing before it counts as there at all
-QUALITIES = frozenset(
-    """black white brown red blue yellow green pink orange purple small big large little young old wet wooden
-    striped""".split()
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+QUALITIES = _set(
+    "black white brown red blue yellow green pink orange purple small big large little young old wet wooden striped"
 )
-ACTIONS = frozenset(
-    """jumping running climbing sleeping eating kissing smiling singing fishing skating wrestling swimming dancing surfing
-    skiing sitting standing playing walking riding""".split()
+ACTIONS = _set(
+    """jumping running climbing sleeping eating kissing smiling singing fishing skating wrestling swimming dancing
+    surfing skiing sitting standing playing walking riding"""
 )
-_NO_THINGS = frozenset(  # forms of things that name no thing by themselves
-    "grassy snowy rocky sandy run runs jump jumps climb climbs swim swims sleep eat eats race".split()  # noqa: SIM905
-)
-_BETWEEN = frozenset(("on", "in", "with", "wearing", "near", "through", "over"))
-_EMPTY = frozenset(
-    """a an the of in on at with and is are to from into over under by for his her its their two three some it as up down
-    out through while against near next top front behind around off other another one who that there has have be being
-    very""".split()
+# Forms of things that name no thing by themselves.
+_NO_THINGS = _set("grassy snowy rocky sandy run runs jump jumps climb climbs swim swims sleep eat eats race")
+_BETWEEN = _set("on in with wearing near through over")
+_EMPTY = _set(
+    """a an the of in on at with and is are to from into over under by for his her its their two three some it as up
+    down out through while against near next top front behind around off other another one who that there has have be
+    being very"""
 )
 
 
