@@ -288,8 +288,8 @@ def test_progress_on_a_terminal_only(tmp_path: Path, environment: dict[str, str]
 
 
 def test_an_error_on_a_terminal_has_no_frame(environment: dict[str, str]) -> None:
-    code, written = on_terminal(["query", "--foo"], environment, 60)
-    assert (code, plain(written)) == (2, "mmsearch: No such option: --foo. Try: mmsearch query --help\n")
+    code, written = on_terminal(["query", "--zzz"], environment, 60)
+    assert (code, plain(written)) == (2, "mmsearch: No such option: --zzz. Try: mmsearch query --help\n")
 
 
 # --- what a query costs -------------------------------------------------------------------------------------------
