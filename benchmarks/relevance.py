@@ -1,4 +1,4 @@
-"""How far probabilities can be believed, where the cut-off lies, and how often a query that matches nothing is recognised.
+"""How far probabilities can be believed, where the cut-off lies, how often a query that matches nothing is recognised.
 
 Three collections that played no part in fitting: Flickr8k test (words, phrases and sentences from its captions;
 training/mentions.py says what counts as right, wrong and left open), the clothing photographs and Caltech101 (the names
@@ -8,7 +8,6 @@ the fitting data. In: --data (or MMSEARCH_DATA) with flickr8k.tar, clothing.tar,
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os

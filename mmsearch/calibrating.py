@@ -1,6 +1,6 @@
 """Backgrounds: what the scores of a space look like where nothing was asked for (relevance.py says what for).
 
-In: vectors of pictures, and of the neutral queries (neutral_queries.txt). Out: a `Background`; for spaces whose encoder
+In: vectors of pictures, and of the neutral queries (labels.txt). Out: a `Background`; for spaces whose encoder
 brings no calibration along, kept in the catalog as JSON. The last step of an index run but refreshing; cheap: a sample
 of pictures, chosen by their hashes, so that it depends on nothing but what the collection holds.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from mmsearch.captioning import encode_texts
 from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.encoders.protocol import Encoder
+from mmsearch.labels import read_labels
 from mmsearch.relevance import FORMAT, Background, to_json
 from mmsearch.types import Progress
 
@@ -27,11 +26,9 @@ LEAST = 50  # with fewer pictures nobody can tell the usual from the unusual
 CHANGED = 0.1  # share by which the number of pictures must have changed before a collection is looked at anew
 
 
-@cache
 def neutral_queries() -> tuple[str, ...]:
-    """The bank: things, scenes and sentences of all kinds, our own list."""
-    lines = Path(__file__).with_name("neutral_queries.txt").read_text("utf-8").splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
+    """The bank: everyday things, scenes and activities of all kinds, the list that `tag` looks for."""
+    return tuple(label.name for label in read_labels())
 
 
 def background_of(

@@ -6,12 +6,13 @@ the list.
 
 Cosines of different queries cannot be compared: what is a good score for "a dog" is noise for "basketball". Two
 backgrounds make them comparable: the mean and the spread of scores over pictures that were not asked for, and a bank
-of some 500 neutral queries (neutral_queries.txt). A picture that does show what was asked for scores high among the
+of some 750 neutral queries (labels.txt). A picture that does show what was asked for scores high among the
 neutral queries, too; where it is only the least bad of a collection, others describe it better.
 
     presence    a logistic of the best hit's score, of how far the best hits' scores stand above those of the neutral
-                queries on the same pictures (in each part of the space), and of how many of these beat the query:
-                is anything in the collection that was asked for?
+                queries on the same pictures (in each part of the space), of how many of these beat the query, and of
+                how close the query lies to them (what is common scores lower than what is special): is anything in the
+                collection that was asked for?
     best hit    its probability is presence, made honest: one half stays one half, so that the line between something
                 and nothing lies where presence puts it; on either side it goes as far as hits were found to be right
     other hits  fall off from there, the faster the closer the scores lie together
@@ -69,7 +70,8 @@ class Scale:
 class Weights:
     """What was fitted, in units of the background. Scores are (score - mean) / spread there.
 
-    presence: constant, best score, height above the neutral queries in each part, neutral queries that beat the query.
+    presence: constant, best score, height above the neutral queries in each part, logarithm of the neutral queries that
+        beat the query, its mean cosine to them (above their own to one another).
     best: what the presence logit is multiplied by where it is positive, and where it is negative.
     fall: logarithm of the slope: constant, and times the logarithm of (best - tenth score + NO_GAP).
     usual_gap: that logarithm where there are fewer than ten hits.
@@ -85,11 +87,11 @@ class Weights:
 
 # Written by `python -m mmsearch.training.calibrate`: fitted for `lite` as if its space had one part.
 ROUGH = Weights(
-    presence=(-3.693, 1.2463, 0.6305, -1.2704),
-    best=(0.443, 1.5827),
-    fall=(0.9109, -0.5834),
-    usual_gap=0.15,
-    plain={"t2i": (1.8569, -6.8569), "i2i": (1.8684, -3.7285), "i2t": (2.0826, -5.9181), "t2t": (1.7305, -6.131)},
+    presence=(-3.3006, 0.1994, 1.4313, -0.8681, 2.2122),
+    best=(0.5463, 1.9564),
+    fall=(0.9379, -0.6883),
+    usual_gap=0.2496,
+    plain={"t2i": (1.6261, -6.5831), "i2i": (1.8684, -3.7285), "i2t": (2.0014, -6.0565), "t2t": (1.658, -6.2106)},
 )
 
 
@@ -138,7 +140,8 @@ class Background:
             own += mine
         rank = float(np.log1p((beaten_by > own).sum(0)).mean())
         gap = None if len(scores) < HITS else float(np.log(max(0.0, scores[0] - scores[HITS - 1]) + NO_GAP))
-        return np.array([1.0, scores[0], *heights, rank]), gap
+        nearness = float((query - self.captions_mean) @ self.captions_mean) / self.spreads["t2t"]
+        return np.array([1.0, scores[0], *heights, rank, nearness]), gap
 
 
 class Calibration:

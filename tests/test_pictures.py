@@ -29,12 +29,20 @@ import sys, warnings
 from pathlib import Path
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "Image.Image.getdata", DeprecationWarning)  # textual-image 0.12, for Python 3.11
+import os
+from textual_image import _terminal
+ask = _terminal.capture_terminal_response
+def patiently(start_marker, end_marker, timeout=None):  # a busy machine must not decide what is drawn
+    kind = "sixel" if start_marker == "\\x1b[?" else "kitty"
+    return ask(start_marker, end_marker, 30 if kind in os.environ["ANSWERS"] else timeout)
+_terminal.capture_terminal_response = patiently
 from mmsearch.cli import seeing
 from mmsearch.errors import MMSearchError
 from mmsearch.types import Hit, SearchResult
 paths = [Path(one) for one in sys.argv[2:]]
 hits = tuple(Hit(n, n, str(n), path, (path,), None, None, 0.5 - n / 10, 1 - n * 0.3) for n, path in enumerate(paths, 1))
 try:
+    seeing.check_terminal()
     seeing.preview(SearchResult("lite", True, hits, relevant=int(sys.argv[1])))
 except MMSearchError as error:
     sys.exit(f"mmsearch: {error}")
@@ -53,6 +61,8 @@ def preview(
 ) -> tuple[int, bytes]:
     """These pictures, previewed on such a terminal -> exit code, everything that was written."""
     command = [sys.executable, "-c", PROGRAM, str(relevant), *paths]
+    answers = {kitty: "kitty sixel", sixel_terminal: "sixel", plain_terminal: "sixel"}.get(answer, "")
+    environment = {"ANSWERS": answers, **(environment or {})}
     return at_terminal(command, answer, size=size, cell=cell, folder=folder, environment=environment)
 
 
@@ -172,7 +182,7 @@ def test_a_terminal_without_a_size(painted: list[Path]) -> None:
 def test_a_pipe_is_no_terminal(painted: list[Path]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "0", *painted],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "ANSWERS": ""},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
