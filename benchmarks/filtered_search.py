@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from common import alternate, parser, percentile, table, write_report
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import small_pictures
+from PIL import Image
 
 from mmsearch import Engine, Filters, Query, Term
 from mmsearch.encoders.registry import load_encoder
@@ -42,7 +42,7 @@ class RandomVectors:
         self.space = self._real.space
         self._rng = np.random.default_rng(1)
 
-    def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
+    def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:  # noqa: ARG002 - what is on it is no matter
         return np.zeros(1, np.uint8)
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -147,8 +147,8 @@ def write(args: Any, found: dict[str, tuple[str, float, list[float]]]) -> None:
         table(["search", "how", "first, ms", "p50, ms", "p99, ms", "p99 / plain p50", "searches"], rows),
         f"The worst filtered p99 is {max(filtered):.1f} times the unfiltered p50; goal {GOAL:g}: "
         f"{'met' if max(filtered) < GOAL else 'missed'}.",
-        "Every search is whole: the text is encoded, filters decide, vectors are compared, exact scores, probabilities, "
-        "files and dates come from the catalog. First: the filter is evaluated and its ids are kept.",
+        "Every search is whole: the text is encoded, filters decide, vectors are compared, exact scores and "
+        "probabilities, files and dates come from the catalog. First: the filter is evaluated and its ids are kept.",
     ]
     write_report(args, "Filtered, worded and composed searches", parts, ["faiss-cpu", "onnxruntime", "sqlalchemy"])
 

@@ -102,7 +102,7 @@ def test_preview(world: Path) -> None:
     asking = ["query", "penguin", "-k", "2", "--preview", "-c", str(world / "c")]
     code, written = at_terminal([sys.executable, "-c", program, *asking], sixel_terminal, cell=(10, 20), folder=world)
     assert code == 0
-    # Half blocks where the machine was too busy for the terminal's answer to come in time; test_pictures tells them apart.
+    # Half blocks where the machine was too busy for the answer to come in time; test_pictures tells them apart.
     assert len(re.findall(rb'\x1bP[0-9;]*q"1;1;\d+;\d+', written)) == 2 or "▀".encode() in written
     lines = [line.split() for line in text_of(written).splitlines() if "pictures/" in line]
     assert [line[0] for line in lines] == ["1", "2"]

@@ -58,7 +58,8 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engin
     """Forty pictures by key, some nearly the same, with whatever metadata chance gives them."""
     rng = np.random.default_rng(5)
     encoder = ToyEncoder()
-    known = []
+    known: list[Known] = []
+    last = np.zeros(1)
     patch = pytest.MonkeyPatch()
     patch.setattr(views, "calibration_for", lambda *_: Fixed())
     with Engine.open(tmp_path_factory.mktemp("querying") / "c", model=encoder) as engine:
@@ -67,7 +68,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engin
             size = [(40, 30), (30, 40), (32, 32)][rng.integers(3)]
             pixels = np.clip(np.array(COLOURS[colour]) + rng.normal(0, 30, (size[1], size[0], 3)), 0, 255)
             if number % 5 == 4:  # as the one before, brightened a little
-                pixels = np.clip(last + 4.0, 0, 255)  # type: ignore[has-type] # noqa: F821
+                pixels = np.clip(last + 4.0, 0, 255)
                 size = known[-1].size
             last = pixels
             one = Known(
@@ -291,7 +292,10 @@ def test_hybrid_is_reciprocal_ranks_of_both(collection: tuple[Engine, list[Known
     both = engine.search(Query((Term(text=text),), match="hybrid", k=99))
     assert len(both) == 40
     words = {hit.key: hit.shares[1].score for hit in both if hit.shares[1].score}
-    assert set(words) == {one.key for one in known if {"a red thing", "a dog by the sea"} & {*one.captions}}
+    every = {one.key for one in known if {"a red thing", "a dog by the sea"} <= {*one.captions}}
+    assert every <= set(words)
+    assert set(words) <= {one.key for one in known if {"a red thing", "a dog by the sea"} & {*one.captions}}
+    assert 0 < len(every) < 20
     assert sorted(words.values(), reverse=True) == [pytest.approx(1 / (60 + rank)) for rank in range(1, len(words) + 1)]
     for hit in both:
         by_vectors, by_words = hit.shares
@@ -300,7 +304,6 @@ def test_hybrid_is_reciprocal_ranks_of_both(collection: tuple[Engine, list[Known
         assert hit.score == pytest.approx(by_vectors.score + by_words.score)
     scores = [hit.score for hit in both]
     assert scores == sorted(scores, reverse=True)
-    every = {one.key for one in known if {"a red thing", "a dog by the sea"} <= {*one.captions}}
     likely = {hit.key for hit in both if (hit.probability or 0) >= 0.5}
     assert both.relevant == len(every | likely)
 

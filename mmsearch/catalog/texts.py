@@ -44,7 +44,7 @@ _WRITE = insert(image_fts).from_select(
         .where(file.c.image == image.c.id, file.c.status == "ok")
         .scalar_subquery(),
         select(_lines(tag.c.name))
-        .where(tag.c.id == image_tag.c.tag, image_tag.c.image == image.c.id)
+        .where(tag.c.id.in_(select(image_tag.c.tag).where(image_tag.c.image == image.c.id)))
         .scalar_subquery(),
         select(picture_text.c.text).where(picture_text.c.image == image.c.id).scalar_subquery(),
     ).where(image.c.id.in_(_stale)),
