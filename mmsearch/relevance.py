@@ -1,6 +1,6 @@
 """From cosine scores to probabilities: is it in the collection at all, and which of the hits are right?
 
-In: a query vector, and the rows of its best hits. Out: a `Scale`, the mapping from this query's scores to
+In: a query vector, and the rows of its best hits among so many. Out: a `Scale`, the mapping from this query's scores to
 probabilities. It rises with the score, so that probabilities never contradict the ranking and the cut-off is a line in
 the list.
 
@@ -11,8 +11,9 @@ neutral queries, too; where it is only the least bad of a collection, others des
 
     presence    a logistic of the best hit's score, of how far the best hits' scores stand above those of the neutral
                 queries on the same pictures (in each part of the space), of how many of these beat the query, and of
-                how close the query lies to them (what is common scores lower than what is special): is anything in the
-                collection that was asked for?
+                how close the query lies to them (what is common scores lower than what is special), and of how many
+                pictures were searched (the more there are, the better is the best by chance): is anything there that
+                was asked for?
     best hit    its probability is presence, made honest: one half stays one half, so that the line between something
                 and nothing lies where presence puts it; on either side it goes as far as hits were found to be right
     other hits  fall off from there, the faster the closer the scores lie together
@@ -44,6 +45,7 @@ DIRECTIONS: tuple[Direction, ...] = ("t2i", "i2i", "i2t", "t2t")
 FORMAT = 1
 HITS = 10  # so many of the best hits tell how quickly scores fall
 LEADERS = 5  # so many of them are compared with the neutral queries
+FEWEST, MOST = 50, 10_000  # pictures searched: how probabilities go on below and above was not measured
 NO_GAP = 0.1  # added to the distance of the best to the tenth hit, before its logarithm: scores may be equal
 
 
@@ -71,7 +73,7 @@ class Weights:
     """What was fitted, in units of the background. Scores are (score - mean) / spread there.
 
     presence: constant, best score, height above the neutral queries in each part, logarithm of the neutral queries that
-        beat the query, its mean cosine to them (above their own to one another).
+        beat the query, its mean cosine to them (above their own to one another), logarithm of the pictures searched.
     best: what the presence logit is multiplied by where it is positive, and where it is negative.
     fall: logarithm of the slope: constant, and times the logarithm of (best - tenth score + NO_GAP).
     usual_gap: that logarithm where there are fewer than ten hits.
@@ -87,11 +89,11 @@ class Weights:
 
 # Written by `python -m mmsearch.training.calibrate`: fitted for `lite` as if its space had one part.
 ROUGH = Weights(
-    presence=(-3.3006, 0.1994, 1.4313, -0.8681, 2.2122),
-    best=(0.5463, 1.9564),
-    fall=(0.9379, -0.6883),
-    usual_gap=0.2496,
-    plain={"t2i": (1.6261, -6.5831), "i2i": (1.8684, -3.7285), "i2t": (2.0014, -6.0565), "t2t": (1.658, -6.2106)},
+    presence=(4.7974, 0.2607, 1.4273, -1.0457, 3.1125, -1.1568),
+    best=(0.4659, 2.2272),
+    fall=(0.8828, -0.5701),
+    usual_gap=0.3704,
+    plain={"t2i": (1.2819, -5.1184), "i2i": (1.8684, -3.7285), "i2t": (2.0014, -6.0565), "t2t": (1.658, -6.2106)},
 )
 
 
@@ -122,10 +124,11 @@ class Background:
         return float(query @ mean), self.spreads[direction]
 
     def features(
-        self, query: NDArray[np.floating], best: NDArray[np.floating]
+        self, query: NDArray[np.floating], best: NDArray[np.floating], among: int
     ) -> tuple[NDArray[np.float64], float | None]:
-        """query (d,) and best (m, d), unit length, m > 0, best first -> (what `Weights.presence` weighs, the constant
-        1 first; the gap that `Weights.fall` weighs, None for fewer than ten hits)."""
+        """query (d,) and best (m, d), unit length, m > 0, best first; among: how many pictures were searched
+        -> (what `Weights.presence` weighs, the constant 1 first; the gap that `Weights.fall` weighs, None for fewer
+        than ten hits)."""
         query, best = np.asarray(query, np.float32), np.asarray(best, np.float32)
         mean, spread = self.standard(query, "t2i")
         scores = (np.asarray(best[:HITS] @ query, np.float64) - mean) / spread
@@ -141,7 +144,8 @@ class Background:
         rank = float(np.log1p((beaten_by > own).sum(0)).mean())
         gap = None if len(scores) < HITS else float(np.log(max(0.0, scores[0] - scores[HITS - 1]) + NO_GAP))
         nearness = float((query - self.captions_mean) @ self.captions_mean) / self.spreads["t2t"]
-        return np.array([1.0, scores[0], *heights, rank, nearness]), gap
+        size = float(np.log(min(max(among, FEWEST), MOST)))
+        return np.array([1.0, scores[0], *heights, rank, nearness, size]), gap
 
 
 class Calibration:
@@ -155,18 +159,22 @@ class Calibration:
         self.background, self.weights = background, weights
 
     def scale(
-        self, query: NDArray[np.float32], direction: Direction, best: NDArray[np.floating] | None = None
+        self,
+        query: NDArray[np.float32],
+        direction: Direction,
+        best: NDArray[np.floating] | None = None,
+        among: int = 1000,
     ) -> Scale | None:
         """The mapping for one query, (d,) unit length; None where this space cannot tell (no texts are known in it).
 
-        best: (m, d), rows of its best hits over everything that was searched, best first; ten are looked at. With them,
-        a text can be told to be absent; without, the score alone has to do.
+        best: (m, d), rows of its best hits over everything that was searched, best first; ten are looked at. among: how
+        many that were. With them, a text can be told to be absent; without, the score alone has to do.
         """
         if direction not in self.background.spreads:
             return None
         mean, spread = self.background.standard(query, direction)
         if direction == "t2i" and best is not None and len(best):
-            slope, intercept = self._of_hits(*self.background.features(query, best))
+            slope, intercept = self._of_hits(*self.background.features(query, best, among))
         else:
             slope, intercept = self.weights.plain[direction]
         return Scale(slope / spread, intercept - slope * mean / spread)

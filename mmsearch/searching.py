@@ -50,7 +50,7 @@ SCORE_TOLERANCE = 6e-4
 RELEVANT = 0.5  # more likely than not
 RRF_K = 60  # as in the paper (combine.py)
 # With both, words count where all of them are there, or their BM25 has this share of the best. Further down they are
-# common words, which would put every picture with a caption before every one without. Chosen on Flickr8k dev, where half
+# common words, which would put each picture with a caption before each one without. Chosen on Flickr8k dev, where half
 # of the pictures had captions (benchmarks/combining.md).
 WORDS_SHARE = 0.8
 HYBRID_DEPTH = 200  # of each list: further down, reciprocal ranks hardly differ; the rest follows as vectors have it
