@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from mmsearch.catalog.read import Found
 from mmsearch.combine import diverse_order
-from mmsearch.duplicates import same_picture
+from mmsearch.duplicates import PictureHashes
 
+FOLD_DEPTH = 200  # candidates that are looked at for near-duplicates, whatever the size of the page
 DIVERSE_POOL = 200  # candidates among which diversity chooses: their cosines to one another cost the square of this
 
 
@@ -99,28 +99,44 @@ def diversified(found: Sequence[Candidate], diversity: float) -> list[Candidate]
 
 
 def unique(ranking: Ranking, hashes: Callable[[list[int]], dict[int, bytes | None]]) -> Ranking:
-    """Near-duplicates folded into the first of them. hashes: images -> their perceptual hashes."""
+    """Near-duplicates folded into the first of them. hashes: images -> their perceptual hashes.
+
+    What is folded is known as far down as was looked: FOLD_DEPTH candidates, or more where more were needed."""
+    folder = _Folder()
+    ended = False
 
     def first(n: int) -> list[Candidate]:
-        size = 2 * n + 16
-        while True:
+        nonlocal ended
+        size = max(2 * n + 16, FOLD_DEPTH)
+        while not ended and (len(folder.groups) < n or folder.seen < size):
             got = ranking.first(size)
-            groups = _folded(got, hashes([one.found.image for one in got]))
-            if len(groups) >= n or len(got) < size:
-                return groups[:n]
+            ended = len(got) < size
+            new = got[folder.seen :]
+            known = hashes([one.found.image for one in new])
+            for one in new:
+                folder.add(one, known.get(one.found.image))
             size *= 2
+        return folder.chosen(n)
 
     return Ranking(first, ranking.mixed)
 
 
-def _folded(found: Iterable[Candidate], hashes: dict[int, Any]) -> list[Candidate]:
-    groups: list[list[Candidate]] = []
-    for one in found:
-        mine = hashes.get(one.found.image)
-        same = (group for group in groups if same_picture(hashes.get(group[0].found.image), mine))
-        group = next(same, None)
-        if group is None:
-            groups.append([one])
+class _Folder:
+    """Groups of near-duplicates in the order of their first members; each newcomer is compared with all of these."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.groups: list[list[Candidate]] = []
+        self._heads = PictureHashes()
+
+    def add(self, one: Candidate, hashed: bytes | None) -> None:
+        self.seen += 1
+        same = self._heads.first_same(hashed)
+        if same is None:
+            self._heads.add(hashed)
+            self.groups.append([one])
         else:
-            group.append(one)
-    return [replace(group[0], folded=tuple(group[1:])) for group in groups]
+            self.groups[same].append(one)
+
+    def chosen(self, n: int) -> list[Candidate]:
+        return [replace(group[0], folded=tuple(group[1:])) for group in self.groups[:n]]

@@ -32,14 +32,17 @@ FULL_SIZE = 1 << 31  # a target that no picture is much larger than
 @dataclass(frozen=True, slots=True)
 class Composed:
     """vector: (d,) float32, unit length. parts: (terms, d) float64, which add up to it; names: one for each part.
-    asks: what asks, for the calibration: texts, or pictures where there is no text that is wanted."""
+    asks: what asks, for the calibration: texts, or pictures where there is no text that is wanted; nothing where all is
+    unwanted, of which no probability is known."""
 
     vector: NDArray[np.float32]
     parts: NDArray[np.float64]
     names: tuple[str, ...]
-    asks: Literal["t", "i"]
+    asks: Literal["t", "i"] | None
 
-    def direction(self, find: str) -> Direction:
+    def direction(self, find: str) -> Direction | None:
+        if self.asks is None:
+            return None
         found = "i" if find == "images" else "t"
         return {"ti": "t2i", "tt": "t2t", "ii": "i2i", "it": "i2t"}[self.asks + found]  # type: ignore[return-value]
 
@@ -85,9 +88,14 @@ def compose(
     if total < 1e-6:
         raise UsageError("The terms of this query cancel each other out; leave some away.")
     names = [*map(str, query.terms), *(f"more #{one}" for one in query.more), *(f"less #{one}" for one in query.less)]
-    text_wanted = any(term.text is not None and term.weight > 0 for term in query.terms)
+    wanted = [term for term in query.terms if term.weight > 0]
     parts /= total
-    return Composed(parts.sum(0).astype(np.float32), parts, tuple(names), "t" if text_wanted else "i")
+    return Composed(
+        vector=parts.sum(0).astype(np.float32),
+        parts=parts,
+        names=tuple(names),
+        asks="t" if any(term.text is not None for term in wanted) else "i" if wanted or query.more else None,
+    )
 
 
 def _kind(term: Term) -> str:

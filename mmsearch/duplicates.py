@@ -123,6 +123,35 @@ def same_picture(a: bytes | None, b: bytes | None) -> bool:
     return (int.from_bytes(a) ^ int.from_bytes(b)).bit_count() * NEAR_SHARE <= detail
 
 
+class PictureHashes:
+    """Perceptual hashes in the order they came, compared with a newcomer all at once: what `same_picture` says of each."""
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros((64, 16), np.uint8)
+        self._detail = np.zeros(64, np.int64)
+        self._count = 0
+
+    def first_same(self, hashed: bytes | None) -> int | None:
+        """The number of the first that is of the same picture."""
+        if hashed is None or len(hashed) != 16:
+            return None
+        one = np.frombuffer(hashed, np.uint8)
+        detail = np.minimum(self._detail[: self._count], _detail(one[None].copy())[0])
+        differ = _BITS[self._hashes[: self._count] ^ one].sum(axis=1, dtype=np.int64)
+        same = np.flatnonzero((detail >= LEAST_DETAIL) & (differ * NEAR_SHARE <= detail))
+        return int(same[0]) if len(same) else None
+
+    def add(self, hashed: bytes | None) -> None:
+        """One that is not known is like no other."""
+        if self._count == len(self._detail):
+            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
+            self._detail = np.concatenate([self._detail, np.zeros_like(self._detail)])
+        if hashed is not None and len(hashed) == 16:
+            self._hashes[self._count] = np.frombuffer(hashed, np.uint8)
+            self._detail[self._count] = _detail(self._hashes[self._count : self._count + 1])[0]
+        self._count += 1
+
+
 def _steps(row: Any, column: Any) -> tuple[Any, Any]:
     """The places where a pattern turns, as bits; of one hash as integers, or of many as arrays of uint64."""
     return (row ^ (row >> 1)) & _ROW_STEPS, (column ^ (column >> 8)) & _COLUMN_STEPS

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 Match = Literal["vectors", "joint", "keywords", "hybrid"]
 Sort = Literal["relevance", "date", "name"]
 
+LIGHTEST = 1e-6  # the smallest weight; its inverse is the largest
+MOST_ANSWERS = 10**9
+_LARGEST_ID = 2**63 - 1
+
 _WEIGHTED = re.compile(r"(?P<weight>[+-]?[\d.][\d.,eE+-]*|[+-]?(?:nan|inf)):(?P<rest>.*)", re.DOTALL)
 _PART = re.compile(r"(?P<picture>.+)@(?P<numbers>[-\d.]+(?:,[-\d.]+){3})", re.DOTALL)
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -65,11 +69,18 @@ class Term:
         given = sum(part is not None for part in (self.text, self.picture, self.vector, self.image))
         if given != 1:
             raise UsageError(f"A term is one text, one picture, one image or one vector; this one has {given} of them.")
-        if self.text is not None and not self.text.strip():
+        if self.text is not None and (not isinstance(self.text, str) or not self.text.strip()):
             raise UsageError('The query text is empty; say what to look for, as in "a red sports car".')
-        if not isinstance(self.weight, int | float) or not math.isfinite(self.weight) or not self.weight:
-            raise UsageError(f"The weight of {self} is {self.weight!r}; it must be a number other than 0.")
+        if self.image is not None:
+            check_id(self.image)
+        if not _is_number(self.weight) or not LIGHTEST <= abs(self.weight) <= 1 / LIGHTEST:
+            raise UsageError(
+                f"The weight {self.weight!r} of a term is none; it must be a number other than 0, "
+                f"of a size from {LIGHTEST:g} to {1 / LIGHTEST:,.0f}."
+            )
         if self.part is not None:
+            if len(self.part) != 4 or not all(map(_is_number, self.part)):
+                raise UsageError(f"The part {self.part!r} is none: it needs four numbers, x, y, width and height.")
             if self.picture is None and self.image is None:
                 raise UsageError("Only pictures have parts; this term is none.")
             x, y, width, height = self.part
@@ -111,7 +122,8 @@ class Query:
     offset: how many hits come before this page. filters: decided before the search.
     match: `vectors`; `keywords` for words in captions, names, tags and pictures' own text; `hybrid` for both;
         `joint` for vectors of images with their captions.
-    sort: `relevance`, or what is relevant by `date` (newest first) or `name`; what is not follows by relevance.
+    sort: `relevance`, or what is relevant by `date` (newest first) or `name`; what is not follows by relevance. Where
+        probabilities are not known, the hundred nearest are sorted.
     min_probability: leave out what is less likely than this (0 to 1).
     more, less: ids of images that were good or bad answers (Rocchio's feedback).
     unique: fold near-duplicates into the best of them. diverse: 0 to 1, how much answers should differ (MMR); 0: off.
@@ -131,7 +143,7 @@ class Query:
     diverse: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.terms and not self.more and not self.less and not self.filters:
+        if self.lists_only and not self.filters:
             raise UsageError('A query needs at least one text or picture, as in "a red sports car".')
         for name, value, valid in (
             ("find", self.find, get_args(Kind)),
@@ -140,14 +152,25 @@ class Query:
         ):
             if value not in valid:
                 raise UsageError(f"Cannot {name} {value!r}; valid are: {', '.join(valid)}.")
-        if self.k < 1:
-            raise UsageError(f"k is {self.k}; it must be at least 1.")
-        if self.offset < 0:
-            raise UsageError(f"The offset is {self.offset}; it must be at least 0.")
+        for name, count, least in (("k", self.k, 1), ("the offset", self.offset, 0)):
+            if not isinstance(count, int) or not least <= count <= MOST_ANSWERS:
+                raise UsageError(f"{name} is {count!r}; it must be a whole number, at least {least} and at most 10^9.")
         for name, share in (("probability", self.min_probability), ("diversity", self.diverse)):
-            if share is not None and not 0 <= share <= 1:
-                raise UsageError(f"The {name} is {share}; it must be from 0 to 1.")
+            if share is not None and not (_is_number(share) and 0 <= share <= 1):
+                raise UsageError(f"The {name} is {share!r}; it must be from 0 to 1.")
+        if not isinstance(self.unique, bool):
+            raise UsageError(f"unique is {self.unique!r}; it must be true or false.")
+        for image in (*self.more, *self.less):
+            check_id(image)
+        both = set(self.more) & set(self.less)
+        if both:
+            raise UsageError(f"The image #{min(both)} was both good and bad; leave it out of one.")
         self._check_together()
+
+    @property
+    def lists_only(self) -> bool:
+        """Whether nothing is looked for: filters alone choose."""
+        return not (self.terms or self.more or self.less)
 
     def _check_together(self) -> None:
         words = [term for term in self.terms if term.text is not None]
@@ -192,15 +215,27 @@ def picture_term(written: str, *, unwanted: bool = False) -> Term:
         raise UsageError(f"{written!r} names no picture.")
     if rest.startswith("#") and not written.startswith("="):
         return Term(image=image_id(rest), weight=weight, part=part)
-    return Term(picture=rest if _URL.match(rest) else Path(rest), weight=weight, part=part)
+    address = _URL.match(rest) and not written.startswith("=")
+    return Term(picture=rest if address else Path(rest), weight=weight, part=part)
 
 
 def image_id(written: str) -> int:
     """`#12` or `12` -> 12."""
     digits = written.removeprefix("#")
-    if not digits.isascii() or not digits.isdigit():
-        raise UsageError(f"{written!r} is no image; write its id, as in #12 (`--json` shows them).")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > len(str(_LARGEST_ID)):
+        raise UsageError(f"{written[:40]!r} is no image; write its id, as in #12 (`--json` shows them).")
+    check_id(int(digits))
     return int(digits)
+
+
+def check_id(image: object) -> None:
+    """UsageError for what cannot be the id of an image."""
+    if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image <= _LARGEST_ID:
+        raise UsageError(f"{image!r} is no id of an image; it is a whole number, as `--json` shows.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _weight(written: str) -> tuple[float, str]:
@@ -249,14 +284,16 @@ def from_json(kept: Mapping[str, Any]) -> Query:
         raise UsageError("A query is a JSON object.")
     _check_keys("query", kept, {one.name for one in fields(Query)})
     values = dict(kept)
-    values["terms"] = tuple(_term_from_json(one) for one in kept.get("terms", ()))
-    for name in ("more", "less"):
-        values[name] = tuple(kept.get(name, ()))
-    values["filters"] = Filters.from_json(kept.get("filters", {}))
-    try:
-        return Query(**values)
-    except TypeError as error:
-        raise UsageError(f"The query cannot be read: {error}.") from error
+    for name in ("terms", "more", "less"):
+        given = kept.get(name, [])
+        if not isinstance(given, list | tuple):
+            raise UsageError(f"The {name} of a query are a list, not {given!r}.")
+        values[name] = tuple(map(_term_from_json, given)) if name == "terms" else tuple(given)
+    filters = kept.get("filters", {})
+    if not isinstance(filters, Mapping):
+        raise UsageError(f"The filters of a query are an object, not {filters!r}.")
+    values["filters"] = Filters.from_json(filters)
+    return Query(**values)
 
 
 def _term_to_json(term: Term) -> dict[str, Any]:
@@ -281,12 +318,15 @@ def _term_from_json(kept: Any) -> Term:
         raise UsageError('A term is a JSON object, as in {"text": "a beach"}.')
     _check_keys("term", kept, {"text", "picture", "image", "weight", "part"})
     values = dict(kept)
+    for name, kind in (("text", str), ("picture", str), ("part", list)):
+        if name in kept and not isinstance(kept[name], kind):
+            raise UsageError(f"The {name} of a term cannot be {kept[name]!r}.")
     if "part" in kept:
         values["part"] = tuple(kept["part"])
     return Term(**values)
 
 
 def _check_keys(what: str, kept: Mapping[str, Any], valid: set[str]) -> None:
-    unknown = sorted(set(kept) - valid)
+    unknown = sorted(map(str, set(kept) - valid))
     if unknown:
         raise UsageError(f"A {what} has no {', '.join(unknown)}; valid are: {', '.join(sorted(valid))}.")

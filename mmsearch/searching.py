@@ -18,6 +18,7 @@ among the first (its approximate score is too close, or hits dropped out), more 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,17 +38,18 @@ from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.filters import Node
 from mmsearch.query import Query
-from mmsearch.relevance import HITS, Scale
+from mmsearch.relevance import HITS, Calibration, Scale
 from mmsearch.settings import Limits
 from mmsearch.types import Hit, SearchResult, Share
 from mmsearch.views import JointRows, Rows, View
-from mmsearch.words import expression
+from mmsearch.words import expression, phrases
 
 # How far an index's score may lie from the exact one, which divides by the length of the row: rounding to float16
 # changes each number, and so the length, by at most 2^-11 of it; adding up in float32 changes less.
 SCORE_TOLERANCE = 6e-4
 
 RELEVANT = 0.5  # more likely than not
+NEAREST = 100  # what is sorted by date or name where nobody can tell what is relevant
 RRF_K = 60  # as in the paper (combine.py)
 # With both, words count where all of them are there, or their BM25 has this share of the best. Further down they are
 # common words, which would put each picture with a caption before each one without. Chosen on Flickr8k dev, where half
@@ -65,7 +67,7 @@ def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, 
             where.check(connection, filters)
         stored = _stored(connection, view, query)
         calibration = view.calibration(connection, encoder)
-    if query.match != "keywords" and (query.terms or query.more or query.less):
+    if query.match != "keywords" and not query.lists_only:
         asked = compose(
             query,
             view.space.dimension,
@@ -81,19 +83,17 @@ def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, 
         nearest = None if asked is None else _nearest(connection, source, view.space.id, query, asked, filters)
         scale = None
         if calibration is not None and asked is not None and nearest is not None and query.match != "joint":
-            best = nearest(max(HITS, query.offset + query.k))[:HITS]
-            rows = np.stack([_unit(one.found.row) for one in best]) if best else None
-            scale = calibration.scale(asked.vector, asked.direction(query.find), rows)
+            everything = nearest if filters is None else None
+            scale = _scale(connection, source, view.space.id, query, asked, calibration, everything)
         ranking = _ranking(connection, view.space.id, query, asked, nearest, filters)
         page = _arrange(connection, ranking, query, scale, filters).first(query.offset + query.k)[query.offset :]
         hits = _hydrate(connection, page, query, asked, scale, filters)
-    known = scale is not None or (query.match == "hybrid" and asked is not None)
     return SearchResult(
         space=view.space.encoder,
         exact=source.exact,
         hits=hits,
         notice=view.take_notice(),
-        relevant=sum(_is_relevant(one, query, scale) for one in page) if known else None,
+        relevant=sum(_is_relevant(one, query, scale) for one in page) if scale is not None else None,
         calibration=None if scale is None or calibration is None else calibration.kind,
     )
 
@@ -166,7 +166,7 @@ def _ranking(
         def by_words(n: int) -> list[Candidate]:
             scores = dict(texts.ranked(connection, query.find, every, filters, n))
             found = read.owned(connection, space, query.find, list(scores))
-            return [Candidate(one, scores[one.owner], certain=True) for one in found]
+            return [Candidate(one, scores[one.owner], None, (scores[one.owner],), certain=True) for one in found]
 
         return Ranking(by_words)
     if asked is None or nearest is None:
@@ -187,17 +187,20 @@ def _both(
 ) -> Ranking:
     """Vectors and words by reciprocal ranks; what is far down in both follows in the order of the vectors."""
     nearest = {one.found.owner: one for one in by_vectors(HYBRID_DEPTH)}
-    every_word = dict(texts.ranked(connection, query.find, _expression(query, every=True), filters, HYBRID_DEPTH))
-    by_words = texts.ranked(connection, query.find, _expression(query, every=False), filters, HYBRID_DEPTH)
+    every_word, by_words = {}, []
+    if any(phrases(term.text or "") for term in query.terms if term.weight > 0):
+        every_word = dict(texts.ranked(connection, query.find, _expression(query, every=True), filters, HYBRID_DEPTH))
+        by_words = texts.ranked(connection, query.find, _expression(query, every=False), filters, HYBRID_DEPTH)
     any_word = [one for one, score in by_words if one in every_word or score >= WORDS_SHARE * by_words[0][1]]
     only_words = read.owned(connection, space, query.find, [one for one in any_word if one not in nearest])
     rows = [one for one in only_words if len(one.row)]
     cosines = dict(zip((one.owner for one in rows), _exact_scores(asked.vector, rows), strict=True))
     known = {one.owner: Candidate(one, 0.0, cosines.get(one.owner)) for one in only_words} | nearest
     fused = [
-        Candidate(known[one].found, sum(parts), known[one].cosine, parts, one in every_word)
+        Candidate(known[one].found, math.fsum(parts), known[one].cosine, parts, one in every_word)
         for one, parts in reciprocal_ranks([list(nearest), any_word], RRF_K)
     ]
+    fused.sort(key=lambda one: (-one.score, one.found.sha256, one.found.caption or ""))
     inside = {one.found.owner for one in fused}
 
     def first(n: int) -> list[Candidate]:
@@ -260,6 +263,28 @@ def _exact_scores(vector: NDArray[np.float32], found: Sequence[Found]) -> list[f
 # --- calibrate, arrange -----------------------------------------------------------------------------------------
 
 
+def _scale(
+    connection: Connection,
+    source: Rows | JointRows,
+    space: int,
+    query: Query,
+    asked: Composed,
+    calibration: Calibration,
+    nearest: Callable[[int], list[Candidate]] | None,
+) -> Scale | None:
+    """How this query's scores become probabilities. That hangs on its best hits over everything, so that filters do not
+    change how likely an image is. nearest: what searches everything, where that is done anyway."""
+    direction = asked.direction(query.find)
+    if direction is None:
+        return None
+    if nearest is None:
+        best = [one for _, one in _best(connection, source, space, query.find, asked.vector, HITS, None)]
+    else:
+        best = [one.found for one in nearest(max(HITS, query.offset + query.k))[:HITS]]
+    rows = np.stack([_unit(one.row) for one in best]) if best else None
+    return calibration.scale(asked.vector, direction, rows, len(source))
+
+
 def _probability(one: Candidate, scale: Scale | None) -> float | None:
     if scale is None or one.cosine is None:
         return None
@@ -283,6 +308,8 @@ def _arrange(
         least = query.min_probability
         ranking = arranging.likely(ranking, lambda one: (_probability(one, scale) or 0.0) >= least)
 
+    unknown = scale is None and not query.lists_only and query.match != "keywords"
+
     def relevant(one: Candidate) -> bool:
         return scale is None or _is_relevant(one, query, scale)
 
@@ -290,7 +317,9 @@ def _arrange(
         ranking = arranging.unique(ranking, lambda images: read.perceptual_hashes(connection, images))
     if query.sort != "relevance":
         by = query.sort
-        return arranging.relevant_first(ranking, relevant, lambda found: _sorted(connection, found, by, filters))
+        return arranging.relevant_first(
+            ranking, relevant, lambda found: _sorted(connection, found, by, filters), most=NEAREST if unknown else None
+        )
     if query.diverse:
         return arranging.relevant_first(
             ranking,
@@ -359,7 +388,7 @@ def _hydrate(
 
 def _shares(one: Candidate, asked: Composed | None) -> tuple[Share, ...]:
     if one.parts:
-        return tuple(map(Share, ("vectors", "keywords"), one.parts))
+        return tuple(map(Share, ("vectors", "keywords")[-len(one.parts) :], one.parts))
     if asked is None:
         return ()
     return tuple(map(Share, asked.names, (asked.parts @ _unit(one.found.row)).tolist()))

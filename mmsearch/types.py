@@ -36,7 +36,7 @@ class Hit:
     together, 0 where nothing but filters were asked for). It is not a probability.
     probability: that this answers the query, 0 to 1; None where the space is not calibrated for such a query.
     shares: each term's part of the score. taken_at: when the picture was taken, local time, where that is known.
-    folded: near-duplicates that `unique` folded into this hit, best first.
+    folded: near-duplicates that `unique` folded into this hit, best first; those among the first 200 answers at least.
     """
 
     rank: int

@@ -36,6 +36,9 @@ class Rows:
     def exact(self) -> bool:
         return self.generation is None or self.generation.exact
 
+    def __len__(self) -> int:
+        return len(self.ids) + (self.generation.rows if self.generation is not None else 0)
+
     def best(
         self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -61,6 +64,9 @@ class JointRows:
 
     joint: Rows
     images: Rows
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     @property
     def exact(self) -> bool:
@@ -94,7 +100,7 @@ class View:
         self._opening: dict[str, tuple[str | None, Future[Generation | None]]] = {}
         self._rows: dict[str, Rows] = {}
         self._notice: str | None = None
-        self._calibrated: tuple[str | None, Calibration | None] | None = None
+        self._calibrated: tuple[tuple[str | None, bool], Calibration | None] | None = None
 
     def close(self) -> None:
         self._opener.shutdown(cancel_futures=True)
@@ -109,10 +115,11 @@ class View:
 
     def calibration(self, connection: Connection, encoder: Encoder | None) -> Calibration | None:
         """How scores of this space become probabilities: read again when an index run has written it anew."""
-        stored = read.calibration(connection, self.space.id)
+        known = read.calibration(connection, self.space.id), encoder is not None
         with self._lock:
-            if self._calibrated is None or self._calibrated[0] != stored:
-                self._calibrated = stored, calibration_for(encoder, None if stored is None else json.loads(stored))
+            if self._calibrated is None or self._calibrated[0] != known:
+                stored = None if known[0] is None else json.loads(known[0])
+                self._calibrated = known, calibration_for(encoder, stored)
             return self._calibrated[1]
 
     def rows(self, connection: Connection, kind: str) -> Rows:

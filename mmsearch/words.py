@@ -40,4 +40,5 @@ def expression(wanted: Sequence[str], unwanted: Sequence[str] = (), *, every: bo
 
 
 def _quoted(phrase: str) -> str:
-    return '"' + phrase.replace("\0", " ").replace('"', '""') + '"'
+    text = phrase.encode("utf-8", "replace").decode()  # half a character, as in a name that is no UTF-8, is no word
+    return '"' + text.replace("\0", " ").replace('"', '""') + '"'

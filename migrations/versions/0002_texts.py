@@ -57,6 +57,11 @@ def upgrade() -> None:
             for one in images
         )
         op.execute(f"CREATE TRIGGER {name} AFTER {operation} ON {table} BEGIN {notes}END")
+    op.execute(
+        "CREATE TRIGGER root_update_text AFTER UPDATE OF path ON root BEGIN "
+        "INSERT INTO image_fts_stale SELECT DISTINCT image FROM file WHERE root = new.id AND image IS NOT NULL "
+        "AND image NOT IN (SELECT image FROM image_fts_stale); END"
+    )
     op.execute("INSERT INTO image_fts_stale SELECT id FROM image")
 
     # A joint vector is made of an image's and its captions' vectors; it goes when one of them changes.

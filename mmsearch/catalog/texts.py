@@ -21,6 +21,7 @@ from mmsearch.catalog.tables import (
     image_fts_stale,
     image_tag,
     picture_text,
+    root,
     tag,
 )
 from mmsearch.filters import Node
@@ -40,8 +41,8 @@ _WRITE = insert(image_fts).from_select(
     select(
         image.c.id,
         select(_lines(caption.c.text)).where(caption.c.image == image.c.id).scalar_subquery(),
-        select(_lines(cast(file.c.relative, Text)))
-        .where(file.c.image == image.c.id, file.c.status == "ok")
+        select(_lines(cast(func.file_name(root.c.path), Text) + "/" + cast(file.c.relative, Text)))
+        .where(file.c.image == image.c.id, file.c.status == "ok", root.c.id == file.c.root)
         .scalar_subquery(),
         select(_lines(tag.c.name))
         .where(tag.c.id.in_(select(image_tag.c.tag).where(image_tag.c.image == image.c.id)))
@@ -60,20 +61,22 @@ def refresh(connection: Connection) -> None:
 
 
 def ranked(connection: Connection, kind: str, match: str, filters: Node | None, limit: int) -> list[tuple[int, float]]:
-    """(image or caption id, BM25, higher is better) of the best matches, best first, equal ones by id: those whose
+    """(image or caption id, BM25, higher is better) of the best matches, best first, equal ones by sha256: those whose
     image has a present file that satisfies the filters.
 
     match: an FTS5 expression that `words.expression` made."""
     weights: tuple[float, ...]
     if kind == "images":
-        table, weights, there = image_fts, COLUMN_WEIGHTS, has_file(image_fts.c.rowid, filters)
+        table, weights, owner = image_fts, COLUMN_WEIGHTS, image_fts.c.rowid
+        joined = table.join(image, image.c.id == owner)
     else:
-        table, weights = caption_fts, ()
-        of = select(caption.c.id).where(caption.c.id == caption_fts.c.rowid, has_file(caption.c.image, filters))
-        there = of.exists()
+        table, weights, owner = caption_fts, (), caption.c.image
+        joined = table.join(caption, caption.c.id == table.c.rowid).join(image, image.c.id == owner)
     score = -func.bm25(literal_column(table.name), *weights)
-    query = select(table.c.rowid, score).where(literal_column(table.name).op("MATCH")(match), there)
-    rows = connection.execute(query.order_by(score.desc(), table.c.rowid).limit(limit))
+    query = select(table.c.rowid, score).select_from(joined)
+    query = query.where(literal_column(table.name).op("MATCH")(match), has_file(owner, filters))
+    order = [score.desc(), image.c.sha256, *([caption.c.text] if kind == "captions" else [])]
+    rows = connection.execute(query.order_by(*order).limit(limit))
     return [(row[0], row[1]) for row in rows]
 
 
