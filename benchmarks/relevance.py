@@ -31,8 +31,8 @@ LINE = 0.5
 IN_VAIN = 0.3  # of the queries that the reliability is measured on, as in fitting
 MANY = 300
 NOTE = (
-    "How independent these figures are: every number was fitted, and every choice between variants made, on Flickr8k "
-    "dev. But the three collections below were looked at four times on the way: once before anything was fitted, to see "
+    "How independent these figures are: every number was fitted, and every choice between variants made, on "
+    "Flickr8k dev. But the three collections below were looked at four times on the way: once before anything was fitted, to see "
     "how hard the task is, after which lines that an everyday photograph may well show unmentioned (a traffic light, "
     "say) were taken off absent_queries.txt; and after each of three fits. The first two fell short on Flickr8k test "
     "(65 and 79 % recognised), and led to the work that dev then decided: another bank of neutral queries, and the "

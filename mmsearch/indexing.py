@@ -144,6 +144,8 @@ def index(
             join(catalog, on_progress, cancel)
             calibrate(catalog, encoder, on_progress)
             report.notices += refresh(catalog, on_progress)
+            if encoder is not None:
+                run.choose_space()
         if order.reader is not None and encoder is not None and not cancel.is_set():
             # Last, because it may take a day: everything else is whole by now.
             reading = read_waiting(catalog, order.reader, order.limits, on_progress, cancel)
@@ -466,7 +468,7 @@ class _Run:
     # --- sweep ----------------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """What is gone, what is back, what lies nowhere, whether the space is whole: one transaction ends the run."""
+        """What is gone, what is back, what lies nowhere: one transaction."""
         report = self.report
         with self.catalog.writing() as connection:
             if not self.cancel.is_set():
@@ -483,12 +485,16 @@ class _Run:
                     write.set_root(connection, scope.root.id, device=roots.device_of(scope.root.path))
                 roots.drop_moved(connection)
                 write.settle(connection)
-                self._choose_space(connection)
             counts = {name: getattr(report, name) for name in COUNTS}
             write.end_run(connection, self.run, {**counts, "cancelled": self.cancel.is_set()})
 
+    def choose_space(self) -> None:
+        """Queries use this space from now on if it is whole, index and calibration too; else the old one goes on
+        serving."""
+        with self.catalog.writing() as connection:
+            self._choose_space(connection)
+
     def _choose_space(self, connection: Connection) -> None:
-        """Queries use this space from now on if it is whole; else the old one goes on serving."""
         current = next((space for space in read.spaces(connection) if space.current), None)
         lacking = read.images_without_vector(connection, self.space)
         if lacking and current is not None and current.id != self.space:

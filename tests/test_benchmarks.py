@@ -22,6 +22,7 @@ SCRIPTS = (
         "gpu_index",
         "index_rate",
         "memory",
+        "relevance",
         "second_run",
         "tagging",
         "warm_search",
@@ -123,6 +124,12 @@ def test_tagging() -> None:
     shares = [number(cells[0]) for name, cells in found.items() if "template" in name or "bare" in name]
     assert len(shares) == 3
     assert all(0 <= share <= 100 for share in shares)
+
+
+def test_relevance() -> None:
+    found = rows(report_of("relevance"))
+    assert [number(cell) for cell in found["demo"][:2]] == [104, 40]
+    assert 0 <= number(found["demo"][2]) <= 100
 
 
 def test_without_a_gpu_one_line_says_so() -> None:

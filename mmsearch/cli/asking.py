@@ -26,10 +26,12 @@ DIVERSITY = 0.5  # half relevance, half novelty
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the options of a query say. saved: names of saved queries that it begins with (`@NAME`)."""
+    """What the options of a query say. saved: names of saved queries that it begins with (`@NAME`). given: the names of
+    the values that were really given, and are not just as usual."""
 
     saved: tuple[str, ...]
     values: Mapping[str, Any]
+    given: frozenset[str]
 
     def query(self, engine: Engine) -> Query:
         """The whole query: what was saved, with everything that is given beside it added or in its place."""
@@ -39,7 +41,6 @@ class Asked:
             raise UsageError(f"One saved query at a time; these are {len(self.saved)}: {', '.join(self.saved)}.")
         kept = engine.saved_query(self.saved[0])
         changed: dict[str, Any] = {}
-        usual = Query((Term(text="-"),))
         for name, value in self.values.items():
             if name in ("terms", "more", "less"):
                 changed[name] = (*getattr(kept, name), *value)
@@ -47,7 +48,7 @@ class Asked:
                 given = {one.name: getattr(value, one.name) for one in fields(Filters)}
                 given = {key: one for key, one in given.items() if one not in ((), None)}
                 changed[name] = replace(kept.filters, **given)
-            elif value != getattr(usual, name):
+            elif name in self.given:
                 changed[name] = value
         return replace(kept, **changed)
 
@@ -146,6 +147,7 @@ def _asked(
     diverse: Annotated[bool, typer.Option("--diverse", help="Answers that differ from one another.")] = False,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many answers at most: a page.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, metavar="N", help="Leave out the first N answers.")] = 0,
+    context: typer.Context = None,  # type: ignore[assignment] # Typer hands it over
 ) -> Asked:
     ways: tuple[tuple[Match, bool], ...] = (("keywords", keywords), ("hybrid", hybrid), ("joint", joint))
     matches = [name for name, wanted in ways if wanted]
@@ -186,7 +188,15 @@ def _asked(
     }
     if not saved:
         Query(**values)  # whatever is wrong with it is said before anything is opened
-    return Asked(saved, values)
+    named = {"find", "k", "offset", "sort", "min_probability", "unique", "diverse"}
+    options = {name: (name,) for name in named} | {"match": ("keywords", "hybrid", "joint")}
+    given = {name for name, of in options.items() if any(_is_given(context, one) for one in of)}
+    return Asked(saved, values, frozenset(given))
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _picture(written: str, *, unwanted: bool) -> Term:
