@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
     from PIL import Image
+    from sqlalchemy import Connection
 
     from mmsearch.comparing import Comparison
     from mmsearch.describing import Description
@@ -295,8 +296,8 @@ class Engine:
         """Keep a query under a name, feedback included; another one of that name is replaced.
 
         UsageError: an empty name, or a term that has no written form (a vector, a picture that is no file)."""
-        if not name.strip() or name != name.strip():
-            raise UsageError(f"{name!r} is no name for a query; write one without spaces around it.")
+        if not name.isprintable() or not name.strip() or name != name.strip():
+            raise UsageError(f"{name!a} is no name for a query; write one that can be printed, without spaces around.")
         with self._catalog.writing() as connection:
             saved.put(connection, name, _as_query(query))
 
@@ -305,8 +306,7 @@ class Engine:
         with self._catalog.reading() as connection:
             found = saved.find(connection, name)
             if found is None:
-                there = ", ".join(saved.names(connection)) or "none; `mmsearch save NAME ...` keeps one"
-                raise UsageError(f"There is no saved query {name!r}; there are: {there}.")
+                raise _no_saved(connection, name)
         return found
 
     def saved_queries(self) -> dict[str, Query]:
@@ -316,9 +316,9 @@ class Engine:
 
     def forget_query(self, name: str) -> None:
         """Remove a saved query. UsageError where there is none of that name."""
-        self.saved_query(name)
         with self._catalog.writing() as connection:
-            saved.drop(connection, name)
+            if not saved.drop(connection, name):
+                raise _no_saved(connection, name)
 
     # --- labels -----------------------------------------------------------------------------------------------------
 
@@ -642,6 +642,11 @@ class Engine:
             if space.id not in self._views:
                 self._views[space.id] = View(self._catalog.folder, space)
             return self._views[space.id]
+
+
+def _no_saved(connection: Connection, name: str) -> UsageError:
+    there = ", ".join(saved.names(connection)) or "none; `mmsearch save NAME ...` keeps one"
+    return UsageError(f"There is no saved query {name!r}; there are: {there}.")
 
 
 def _as_query(query: str | Term | Query) -> Query:

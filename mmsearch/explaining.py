@@ -12,12 +12,13 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from mmsearch.catalog import places, read
+from mmsearch.catalog import places, read, where
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import UsageError
 from mmsearch.filters import Filters
-from mmsearch.query import Query
+from mmsearch.query import Query, check_id
+from mmsearch.roots import real_place
 from mmsearch.searching import search
 from mmsearch.settings import Limits
 from mmsearch.types import Hit
@@ -55,9 +56,15 @@ def explain(
     limits: Limits,
 ) -> Explanation:
     """See `Engine.why`."""
-    path = None if isinstance(image, int) else Path(os.path.realpath(Path(image).expanduser()))
+    path = None if isinstance(image, int) else real_place(image)
+    if path is not None and path.is_dir():
+        raise UsageError(f"{path} is a folder; name a picture, or #12 for an image by its id.")
+    filters = query.filters.tree()
     with catalog.reading() as connection:
+        if filters is not None:
+            where.check(connection, filters)
         if isinstance(image, int):
+            check_id(image)
             if not read.existing_images(connection, [image]):
                 raise UsageError(f"There is no image #{image} in this collection; `mmsearch query --json` shows ids.")
             known: int | None = image

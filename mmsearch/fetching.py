@@ -221,6 +221,7 @@ def _addresses(host: str, port: int, deadline: _Deadline) -> list[str]:
 def _encoded(url: str) -> str:
     """A URL as people write it -> one of plain ASCII without a fragment, as it goes over the network."""
     try:
+        url.encode()
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         if ":" not in (host or ""):

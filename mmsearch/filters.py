@@ -37,6 +37,7 @@ Orientation = Literal["landscape", "portrait", "square"]
 Having = Literal["caption", "gps", "date", "tag", "text"]
 
 _HAS: dict[Having, tuple[str, ...]] = {"gps": ("latitude", "longitude")}  # where it is not a field of that name
+MAX_TEXT = 1000  # characters of one value; SQLite refuses patterns of 50,000
 MAX_VALUES = 100  # of one filter; SQLite refuses expressions of 1,000 levels, and each `or` is one
 MAX_DEGREES = {"latitude": 90, "longitude": 180}
 
@@ -77,6 +78,10 @@ class Filters:
                 raise UsageError(f"The filter {name} is {moment!r}; it must be a datetime.")
             if moment is not None:  # cameras know no zones: the clock time counts
                 object.__setattr__(self, name, moment.replace(tzinfo=None))
+        if self.after is not None and self.before is not None and self.after >= self.before:
+            raise UsageError(
+                f"Nothing is taken after {self.after} and before {self.before}; was it meant the other way?"
+            )
         if self.near is not None:
             object.__setattr__(self, "near", _place("near", self.near))
         for name in ("min_width", "min_height"):
@@ -185,6 +190,10 @@ def _several(name: str, value: Any) -> tuple[Any, ...]:
     for one in value:
         if not isinstance(one, kinds) or not str(one).strip() or "\0" in str(one):
             raise UsageError(f"The filter {name} has {one!r}; it must be a text that is not empty.")
+        if len(str(one)) > MAX_TEXT:
+            raise UsageError(
+                f"The filter {name} has a value of {len(str(one)):,} characters; at most {MAX_TEXT:,} are read."
+            )
     if len(value) > MAX_VALUES:
         raise UsageError(f"The filter {name} has {len(value):,} values; at most {MAX_VALUES} are read.")
     return tuple(value)

@@ -43,6 +43,19 @@ def check_folders(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
     return real
 
 
+def real_place(path: str | os.PathLike[str]) -> Path:
+    """A file or folder as an index run names it: links to folders followed, a link to a picture not. UsageError for
+    what cannot be a name."""
+    try:
+        whole = Path(os.path.abspath(Path(path).expanduser()))
+        real = Path(os.path.realpath(whole.parent)) / whole.name
+        if b"\0" in os.fsencode(real):
+            raise ValueError("a zero byte")
+        return Path(os.path.realpath(real)) if real.is_dir() else real
+    except ValueError as error:
+        raise UsageError(f"{os.fspath(path)!a} cannot be the name of a file.") from error
+
+
 def check_new(folders: Sequence[bytes]) -> None:
     """What a collection that has no roots yet can be made of. UsageError where `resolve` would raise it."""
     if not folders:

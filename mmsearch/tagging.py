@@ -29,6 +29,7 @@ from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.labels import Label, LabelBank, LabelScore, checked_name, label_bank
 from mmsearch.relevance import HITS, Calibration
+from mmsearch.roots import real_place
 from mmsearch.settings import Limits
 from mmsearch.types import CalibrationKind, Progress
 
@@ -354,7 +355,7 @@ def resolve(connection: Connection, images: Sequence[Image]) -> Named:
                 raise UsageError(f"There is no image #{one} in this collection; `mmsearch query --json` shows ids.")
             found.add(one)
             continue
-        path = _real(Path(one).expanduser())
+        path = real_place(one)
         known = places.file_at(connection, os.fsencode(path))
         if known is not None and known[0] is not None and known[1] == "ok":
             found.add(known[0])
@@ -370,13 +371,6 @@ def resolve(connection: Connection, images: Sequence[Image]) -> Named:
         else:
             raise UsageError(f"There is no file or folder {one}; check the spelling.")
     return Named(sorted(found), files, unknown)
-
-
-def _real(path: Path) -> Path:
-    """The folder without links, the name as it is: a link to a picture is a place of its own."""
-    whole = Path(os.path.abspath(path))
-    real = Path(os.path.realpath(whole.parent)) / whole.name
-    return Path(os.path.realpath(real)) if real.is_dir() else real
 
 
 def _below(connection: Connection, folder: bytes) -> set[int]:

@@ -174,6 +174,11 @@ def test_saved_queries(run: Run) -> None:
     plain = ask(run, "penguin", "--format", "jpg", "-k", "3")
     assert ask(run, "@birds").json == plain.json
     assert len(ask(run, "@birds", "-k", "5").names) == 5
+    assert ask(run, "@birds", "-k", "10").names == ask(run, "penguin", "--format", "jpg").names  # also what is as usual
+    assert run("save", "sorted", "penguin", "--sort", "name", "--find", "captions", "--hybrid").code == 0
+    usual = ask(run, "@sorted", "--sort", "relevance", "--find", "images")
+    assert usual.names == ask(run, "penguin", "--hybrid").names
+    assert run("saved", "remove", "sorted").code == 0
     other = ask(run, "@birds", "--not", "ice", "--format", "png")
     assert all(name.endswith(".png") for name in other.names)
     worst = plain.json["hits"][2]["id"]

@@ -24,7 +24,7 @@ class Steps(Calibration):
     def __init__(self) -> None:
         pass
 
-    def scale(self, query, direction, best=None):  # type: ignore[no-untyped-def]
+    def scale(self, query, direction, best=None, among=1000):  # type: ignore[no-untyped-def]
         assert direction == "t2i"
         return Scale(20.0, -20.0 * (0.5 + 0.1 * float(query[0])))
 

@@ -157,7 +157,12 @@ WEIGHTS = st.sampled_from([1.0, 2.0, 0.25, -1.0, -3.5])
 PARTS = st.none() | st.just((1.0, 2.0, 30.0, 40.0))
 TERMS = st.one_of(
     st.builds(lambda text, weight: Term(text=text, weight=weight), st.text(min_size=1).filter(str.strip), WEIGHTS),
-    st.builds(lambda image, weight, part: Term(image=image, weight=weight, part=part), st.integers(1, 2**63 - 1), WEIGHTS, PARTS),
+    st.builds(
+        lambda image, weight, part: Term(image=image, weight=weight, part=part),
+        st.integers(1, 2**63 - 1),
+        WEIGHTS,
+        PARTS,
+    ),
     st.builds(lambda weight, part: Term(picture=Path("/a/b.jpg"), weight=weight, part=part), WEIGHTS, PARTS),
     st.builds(lambda weight: Term(picture="https://a.example/b.jpg", weight=weight), WEIGHTS),
 )

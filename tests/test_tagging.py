@@ -38,7 +38,7 @@ class Middle(Calibration):
     def __init__(self) -> None:
         pass
 
-    def scale(self, query: Any, direction: str, best: Any = None) -> Scale:
+    def scale(self, query: Any, direction: str, best: Any = None, among: int = 1000) -> Scale:
         if best is not None:
             ASKED.append((query, best))
         return Scale(40.0, -36.0)

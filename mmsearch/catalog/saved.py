@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select
+import json
+from contextlib import suppress
+
+from sqlalchemy import Connection, Text, delete, select, type_coerce
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from mmsearch.catalog.tables import saved_query
+from mmsearch.errors import UsageError
 from mmsearch.query import Query, from_json, to_json
 
 
 def read_all(connection: Connection) -> list[tuple[str, Query]]:
-    """(name, query), by name."""
-    rows = connection.execute(select(saved_query.c.name, saved_query.c.query).order_by(saved_query.c.name))
-    return [(row[0], from_json(row[1])) for row in rows]
+    """(name, query), by name; without those that this version cannot read."""
+    found = []
+    for name in names(connection):
+        with suppress(UsageError):
+            query = find(connection, name)
+            if query is not None:
+                found.append((name, query))
+    return found
 
 
 def names(connection: Connection) -> list[str]:
@@ -21,8 +30,19 @@ def names(connection: Connection) -> list[str]:
 
 
 def find(connection: Connection, name: str) -> Query | None:
-    kept = connection.execute(select(saved_query.c.query).where(saved_query.c.name == name)).scalar()
-    return None if kept is None else from_json(kept)
+    """UsageError where this version cannot read it."""
+    query = select(type_coerce(saved_query.c.query, Text)).where(saved_query.c.name == name)
+    kept = connection.execute(query).scalar()
+    if kept is None:
+        return None
+    try:
+        return from_json(json.loads(kept))
+    except (ValueError, UsageError) as error:
+        why = str(error).rstrip(".")
+        raise UsageError(
+            f"The saved query {name!r} cannot be read ({why}); was it written by a newer mmsearch? "
+            f"`mmsearch saved remove {name}` forgets it."
+        ) from error
 
 
 def put(connection: Connection, name: str, query: Query) -> None:

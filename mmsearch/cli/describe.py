@@ -13,6 +13,7 @@ from mmsearch.errors import CollectionNotFoundError
 from mmsearch.query import image_id
 from mmsearch.render import json, report
 from mmsearch.render.text import printable
+from mmsearch.settings import Limits
 
 EXAMPLES = """\b
 Examples:
@@ -33,6 +34,7 @@ def describe(
     ],
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="How many captions and labels at most.")] = 5,
     labels: options.LabelFile = None,
+    allow_private: options.AllowPrivate = False,
     as_json: options.AsJson = False,
     model: options.Model = None,
     device: options.Device = "auto",
@@ -47,7 +49,8 @@ def describe(
     from mmsearch.engine import Engine
 
     def opened(*, create: bool) -> Engine:
-        return Engine.open(collection, model=model, device=device, precision=precision, create=create)
+        limits = Limits(private_addresses=allow_private)
+        return Engine.open(collection, model=model, device=device, precision=precision, limits=limits, create=create)
 
     try:
         engine = opened(create=False)

@@ -41,6 +41,7 @@ Device = Annotated[
 Precision = Annotated[
     str, typer.Option("--precision", metavar="NAME", help="How a large model calculates: auto, fp32, bf16, fp16.")
 ]
+AllowPrivate = Annotated[bool, typer.Option("--allow-private", help="Let a picture URL lead into the local network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LabelFile = Annotated[
     Path | None,

@@ -54,9 +54,7 @@ def query(
     ] = None,
     opened: Annotated[bool, typer.Option("--open", help="Look at the answers in the browser.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Show the pictures in the terminal.")] = False,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let a picture URL lead into the local network.")
-    ] = False,
+    allow_private: options.AllowPrivate = False,
     model: options.Model = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -74,6 +72,10 @@ def query(
 
     if as_json and (paths or null):
         raise UsageError("--json and --paths do not go together; the JSON has the paths.")
+    if explain and (paths or null):
+        raise UsageError("--explain and --paths do not go together; paths alone explain nothing.")
+    if expand and not (asked.values["unique"] or asked.saved):
+        raise UsageError("--expand lists what --unique folded; give both.")
     if preview:
         from mmsearch.cli import seeing
 
@@ -115,9 +117,15 @@ def query(
 
 
 def title(query: Query) -> str:
-    """The query in a line, as people write it."""
+    """The query in a line, as people write it; of filters alone, what they say."""
     terms = [*map(str, query.terms), *(f"more #{one}" for one in query.more), *(f"less #{one}" for one in query.less)]
-    return ", ".join(terms) or "pictures"
+    if terms:
+        return ", ".join(terms)
+    return ", ".join(f"{name} {_said(value)}" for name, value in query.filters.to_json().items())
+
+
+def _said(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _show(result: SearchResult, query: Query, *, explain: bool, expand: bool) -> None:

@@ -92,8 +92,10 @@ def tag(
             tags = engine.tags()
             if as_json:
                 show_json({"tags": tags})
-            else:
+            elif tags:
                 show_table(table.tags_table(tags))
+            else:
+                warn("no picture has a tag yet; `mmsearch tag` gives them some.")
             return Exit.DONE if tags else Exit.NOTHING_FOUND
         if by_hand:
             added = engine.add_tags(images, add) if add else 0

@@ -12,6 +12,7 @@ from mmsearch.cli.console import say, show_json
 from mmsearch.cli.exits import Exit
 from mmsearch.query import image_id
 from mmsearch.render import json, report
+from mmsearch.settings import Limits
 
 EXAMPLES = """\b
 Examples:
@@ -29,6 +30,7 @@ def why(
     picture: Annotated[str, typer.Argument(metavar="PATH", help="A picture file, or #12 for an image by its id.")],
     asked: Asked,
     as_json: options.AsJson = False,
+    allow_private: options.AllowPrivate = False,
     model: options.Model = None,
     collection: options.Collection = None,
 ) -> Exit:
@@ -39,7 +41,8 @@ def why(
     """
     from mmsearch.engine import Engine
 
-    with Engine.open(collection, model=model, create=False) as engine:
+    limits = Limits(private_addresses=allow_private)
+    with Engine.open(collection, model=model, limits=limits, create=False) as engine:
         image = image_id(picture) if picture.startswith("#") else picture
         found = engine.why(image, asked.query(engine))
     if as_json:

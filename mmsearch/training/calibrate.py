@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsearch.calibrating import background_of, neutral_queries
+from mmsearch.encoders.protocol import Encoder
 from mmsearch.encoders.trained import CALIBRATION, MANIFEST, TrainedEncoder, read_manifest
 from mmsearch.errors import MMSearchError, ModelError
 from mmsearch.relevance import HITS, Background, Direction, Weights, to_json
@@ -284,7 +285,7 @@ def pairs_of_pictures(images: NDArray[np.float32], mentions: Mentions) -> Found:
     return _first(images, scores, labels.astype(np.int8), askers)
 
 
-def pairs_of_sentences(encoder: TrainedEncoder, images: NDArray[np.float32], mentions: Mentions) -> dict[str, Found]:
+def pairs_of_sentences(encoder: Encoder, images: NDArray[np.float32], mentions: Mentions) -> dict[Direction, Found]:
     """Pictures (i2t) and sentences (t2t) look for captions. Right: captions of the same picture, and those of whose
     things all, and two at least, are mentioned there; wrong: nothing of the caption is near."""
     captions = [(owner, text) for owner, texts in enumerate(mentions.captions) for text in texts]
