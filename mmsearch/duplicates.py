@@ -124,7 +124,7 @@ def same_picture(a: bytes | None, b: bytes | None) -> bool:
 
 
 class PictureHashes:
-    """Perceptual hashes in the order they came, compared with a newcomer all at once: what `same_picture` says of each."""
+    """Perceptual hashes in the order they came; a newcomer is compared with all of them at once."""
 
     def __init__(self) -> None:
         self._hashes = np.zeros((64, 16), np.uint8)

@@ -93,7 +93,7 @@ def test_a_linked_picture_is_a_place_of_its_own(engine: Engine, images: Path, tm
 def test_why_names_a_tag_or_folder_that_is_not_there(engine: Engine, images: Path, tmp_path: Path) -> None:
     engine.index(images)
     for values in ({"tags": ("nosuch",)}, {"inside": (tmp_path / "none",)}):
-        with pytest.raises(errors.UsageError, match="nosuch|none"):
+        with pytest.raises(errors.UsageError, match=r"nosuch|none"):
             engine.why(images / "red.png", Query((Term(text="red"),), filters=Filters(**values)))  # type: ignore[arg-type]
 
 
