@@ -35,7 +35,8 @@ _TOKEN_LINE = re.compile(r"^(?P<image>[^\t]+)#\d+\t(?P<caption>.*)$")
 
 def clean(text: str) -> str:
     """One line: white space collapsed, control characters gone, Unicode composed (NFC)."""
-    return unicodedata.normalize("NFC", _CONTROL.sub("", " ".join(text.split())).strip())
+    shown = _CONTROL.sub("", " ".join(text.split()))
+    return unicodedata.normalize("NFC", " ".join(shown.split()))
 
 
 def read_sidecar(path: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def test_every_filter_has_its_condition(tmp_path: Path) -> None:
     filters = Filters(
         inside=(tmp_path, tmp_path / "x"),
         after=noon,
-        before=noon,
+        before=noon + timedelta(days=1),
         camera=("canon", "50%"),
         near=(48, 11.5, 20),
         min_width=10,
@@ -270,7 +270,7 @@ def test_every_filter_has_its_condition(tmp_path: Path) -> None:
         (
             Or((Within(str(tmp_path), (there,)), Within(f"{tmp_path}/x", (there + b"/x",)))),
             Compare("date", ">=", noon),
-            Compare("date", "<", noon),
+            Compare("date", "<", noon + timedelta(days=1)),
             Or((Contains("camera", "canon"), Contains("camera", "50%"))),
             Near(48.0, 11.5, 20.0),
             Compare("width", ">=", 10),

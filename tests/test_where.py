@@ -481,6 +481,10 @@ filters = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for 
 def test_filters_choose_what_they_say(
     catalog: Catalog, world: list[Picture], chosen: dict[str, Any], one: Asked | None
 ) -> None:
+    if chosen.get("after", datetime.min) >= chosen.get("before", datetime.max):
+        with pytest.raises(UsageError, match="other way"):
+            Filters(**chosen)
+        return
     node = Filters(**chosen, where=None if one is None else one[0]).tree()
     if node is None:
         return
