@@ -156,18 +156,19 @@ def label_bank(
     labels: Sequence[Label],
     calibration: Calibration | None,
     best: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+    among: int = 1000,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> LabelBank:
     """Encode the labels, and ask the calibration how each one's scores are to be read.
 
     best: vectors of labels (n, d) -> (n, m, d) rows of the best hits of each, best first, which tell whether there is
-    anything of the kind at all; without, the score alone has to do.
+    anything of the kind at all; without, the score alone has to do. among: how many images these are the best of.
     """
     vectors = label_vectors(encoder, labels, on_progress)
     scales: list[Scale | None] = [None] * len(vectors)
     if calibration is not None:
         hits = [None] * len(vectors) if best is None else best(vectors)
-        scales = [calibration.scale(vector, "t2i", mine) for vector, mine in zip(vectors, hits, strict=True)]
+        scales = [calibration.scale(vector, "t2i", mine, among) for vector, mine in zip(vectors, hits, strict=True)]
     known = [scale for scale in scales if scale is not None]
     names = tuple(label.name for label in labels)
     if len(known) < len(names):

@@ -123,7 +123,8 @@ def tag(
         raise UsageError(f"The probability is {least}; it must be from 0 to 1.")
     with catalog.reading() as connection:
         named = None if images is None else resolve(connection, images)
-        wanted = tags.present_images(connection) if named is None else named.images
+        everything = tags.present_images(connection)
+        wanted = everything if named is None else named.images
         spelling = tags.known_spelling(connection, [label.name for label in labels])
     if named is not None and named.unknown and not dry_run:
         raise UsageError(
@@ -133,7 +134,12 @@ def tag(
     if calibration is None:  # asked before the labels are encoded, which may take a while
         raise _uncalibrated(space)
     bank = label_bank(
-        encoder, labels, calibration, lambda vectors: _best_hits(catalog, space, vectors, on_progress), on_progress
+        encoder,
+        labels,
+        calibration,
+        lambda vectors: _best_hits(catalog, space, vectors, on_progress),
+        len(everything),
+        on_progress,
     )
     if bank.slopes is None:
         raise _uncalibrated(space)
