@@ -18,7 +18,7 @@ from mmsearch.catalog import read, write
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.labels import read_labels
-from mmsearch.relevance import FORMAT, Background, to_json
+from mmsearch.relevance import FORMAT, Background, own_calibration, to_json
 from mmsearch.types import Progress
 
 SAMPLE = 2000  # pictures that make the background of a collection
@@ -64,7 +64,7 @@ def calibrate(catalog: Catalog, encoder: Encoder | None, on_progress: Callable[[
         own = encoder is not None and encoder.space.fingerprint == space.fingerprint
         if not own and not space.fingerprint.startswith(read.GIVEN):
             continue
-        if own and getattr(encoder, "calibration", None) is not None:
+        if own and own_calibration(encoder) is not None:
             continue
         with catalog.reading() as connection:
             before = read.calibration(connection, space.id)

@@ -31,14 +31,24 @@ FULL_SIZE = 1 << 31  # a target that no picture is much larger than
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """vector: (d,) float32, unit length. parts: (terms, d) float64, which add up to it; names: one for each part.
+    """vector: (d,) float32, unit length. parts: (terms, d) float64, which add up to it; names: one for each part, and
+    wanted: whether its weight is above zero.
     asks: what asks, for the calibration: texts, or pictures where there is no text that is wanted; nothing where all is
     unwanted, of which no probability is known."""
 
     vector: NDArray[np.float32]
     parts: NDArray[np.float64]
     names: tuple[str, ...]
+    wanted: NDArray[np.bool_]
     asks: Literal["t", "i"] | None
+
+    @property
+    def wanted_alone(self) -> NDArray[np.float32] | None:
+        """(d,) unit length: the vector without what is unwanted; None where nothing is."""
+        if self.wanted.all():
+            return None
+        alone = self.parts[self.wanted].sum(0)
+        return np.asarray(alone / np.linalg.norm(alone), np.float32)
 
     def direction(self, find: str) -> Direction | None:
         if self.asks is None:
@@ -94,6 +104,9 @@ def compose(
         vector=parts.sum(0).astype(np.float32),
         parts=parts,
         names=tuple(names),
+        wanted=np.array(
+            [*(term.weight > 0 for term in query.terms), *(True for _ in query.more), *(False for _ in query.less)]
+        ),
         asks="t" if any(term.text is not None for term in wanted) else "i" if wanted or query.more else None,
     )
 

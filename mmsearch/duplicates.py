@@ -362,6 +362,7 @@ def _name(copy: Copy) -> tuple[bytes, str]:
 _REASONS: tuple[tuple[str, Callable[[Copy], Any]], ...] = (
     ("has a file", lambda copy: copy.path is None),
     ("most pixels", lambda copy: -(copy.width or 0) * (copy.height or 0)),
+    ("knows when it was taken", lambda copy: copy.taken_at is None),
     ("largest file", lambda copy: -copy.size_bytes),
     ("oldest", lambda copy: copy.taken_at or copy.changed_at or datetime.max),
     ("oldest", lambda copy: copy.changed_at or datetime.max),

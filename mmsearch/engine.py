@@ -103,6 +103,8 @@ class Engine:
 
         Raises CollectionNotFoundError (only with create=False), SchemaError, LockError, DamagedError, CollectionError.
         """
+        if isinstance(collection, str) and not collection.strip():
+            raise UsageError("The name of the collection is empty; name one, or leave out -c.")
         if isinstance(collection, os.PathLike):
             folder = Path(collection).expanduser().absolute()
         else:

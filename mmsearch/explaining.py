@@ -12,6 +12,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from mmsearch import files
 from mmsearch.catalog import places, read, where
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.encoders.protocol import Encoder
@@ -35,7 +36,8 @@ class Explanation:
     min_probability); no match (keywords that it does not have); not encoded (no vector in the space); failed (could
     not be indexed: `reason`); missing (gone from its folder); unknown (no run has seen it).
     path: the file that was asked about. id: its image. hit: as `search` gives it, its rank counted over all answers.
-    answers: how many there are. filtered_by: the names of the filters that it does not satisfy.
+    answers: how many there are. relevant: how many of them are; None where that is not known. filtered_by: the names
+    of the filters that it does not satisfy.
     """
 
     state: State
@@ -45,6 +47,7 @@ class Explanation:
     answers: int | None = None
     filtered_by: tuple[str, ...] = ()
     reason: str | None = None
+    relevant: int | None = None
 
 
 def explain(
@@ -108,7 +111,7 @@ def _among_answers(
     whole = search(catalog, view, encoder, replace(query, k=everything, offset=0), limits)
     hit = next((one for one in whole if one.id == image), None)
     if hit is not None:
-        return Explanation("found", path, image, hit, len(whole))
+        return Explanation("found", path, image, hit, len(whole), relevant=whole.relevant)
     head = next((one for one in whole if any(other.id == image for other in one.folded)), None)
     if head is not None:
         return Explanation("folded", path, image, head, len(whole))
@@ -143,4 +146,9 @@ def _why_unknown(connection: Connection, path: Path) -> str:
     roots = [Path(os.fsdecode(root.path)) for root in read.roots(connection)]
     if not any(path.is_relative_to(root) for root in roots):
         return f"its folder does not belong to the collection; `mmsearch index {path.parent}` adds it"
+    try:
+        if path.is_file() and not files.sniff(path):
+            return "it is no picture"
+    except OSError as error:
+        return f"it cannot be read: {files.reason(error)}"
     return "no run has seen it yet, or an ignore rule leaves it out; `mmsearch index` looks again"

@@ -143,7 +143,7 @@ class Query:
     diverse: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lists_only and not self.filters:
+        if self.lists_only and not self.filters and self.sort == "relevance":
             raise UsageError('A query needs at least one text or picture, as in "a red sports car".')
         for name, value, valid in (
             ("find", self.find, get_args(Kind)),
@@ -216,6 +216,8 @@ def picture_term(written: str, *, unwanted: bool = False) -> Term:
     if rest.startswith("#") and not written.startswith("="):
         return Term(image=image_id(rest), weight=weight, part=part)
     address = _URL.match(rest) and not written.startswith("=")
+    if not address and re.match(r"[a-z][a-z0-9+.-]+://", rest, re.IGNORECASE) and not written.startswith("="):
+        raise UsageError(f"{rest!r}: only http:// and https:// addresses are fetched.")
     return Term(picture=rest if address else Path(rest), weight=weight, part=part)
 
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.errors import ModelError
 from mmsearch.types import CalibrationKind
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ Direction = Literal["t2i", "i2i", "i2t", "t2t"]  # what asks (texts, pictures), 
 DIRECTIONS: tuple[Direction, ...] = ("t2i", "i2i", "i2t", "t2t")
 
 FORMAT = 1
+FEATURES = 5  # what `Background.features` gives besides one number for each part of the space
 HITS = 10  # so many of the best hits tell how quickly scores fall
 LEADERS = 5  # so many of them are compared with the neutral queries
 FEWEST, MOST = 50, 10_000  # pictures searched: how probabilities go on below and above was not measured
@@ -193,11 +195,17 @@ class Calibration:
         return slope, logit - slope * float(features[1])
 
 
+def own_calibration(encoder: Encoder | None) -> Mapping[str, Any] | None:
+    """What an encoder brings along, if this version can read it."""
+    own = getattr(encoder, "calibration", None)
+    return own if isinstance(own, Mapping) and own.get("format") == FORMAT else None
+
+
 def calibration_for(encoder: Encoder | None, stored: Mapping[str, Any] | None) -> Calibration | None:
     """The calibration of a space. encoder: its own, where it brings one along as an attribute `calibration` (what
     `to_json` makes), outranks the collection's. stored: what the catalog holds for the space; None for nothing."""
-    own = getattr(encoder, "calibration", None)
-    if isinstance(own, Mapping) and own.get("format") == FORMAT:
+    own = own_calibration(encoder)
+    if own is not None:
         return from_json(own, "encoder")
     if stored is not None and stored.get("format") == FORMAT and "background" in stored:
         return from_json(stored, "collection")
@@ -227,7 +235,18 @@ def to_json(background: Background, weights: Weights | None = None) -> dict[str,
 
 
 def from_json(stored: Mapping[str, Any], kind: CalibrationKind) -> Calibration:
-    """The calibration that `to_json` wrote."""
+    """The calibration that `to_json` wrote. ModelError where it is not whole."""
+    try:
+        calibration = _from_json(stored, kind)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"The calibration of this space cannot be read ({type(error).__name__}: {error}); for a model of your own, "
+            "`python -m mmsearch.training.calibrate` writes it anew, for a collection `mmsearch index` does."
+        ) from error
+    return calibration
+
+
+def _from_json(stored: Mapping[str, Any], kind: CalibrationKind) -> Calibration:
     known = stored["background"]
     mean = _unpacked(known["images_mean"], "<f4")
     scale = _unpacked(known["bank_scale"], "<f4")
@@ -239,7 +258,10 @@ def from_json(stored: Mapping[str, Any], kind: CalibrationKind) -> Calibration:
         parts=tuple(known["parts"]),
         spreads=known["spreads"],
     )
-    return Calibration(kind, background, _weights(stored["weights"]) if "weights" in stored else ROUGH)
+    weights = _weights(stored["weights"]) if "weights" in stored else ROUGH
+    if len(weights.presence) != FEATURES + len(background.parts) or sum(background.parts) != len(mean):
+        raise ValueError("its numbers do not fit together")
+    return Calibration(kind, background, weights)
 
 
 def _weights(stored: Mapping[str, Any]) -> Weights:

@@ -36,6 +36,8 @@ def check_folders(paths: Sequence[str | os.PathLike[str]]) -> list[bytes]:
     """Real absolute paths of folders to index, existing or not. UsageError for one that is a file."""
     real = []
     for path in paths:
+        if not os.fspath(path):
+            raise UsageError("A folder to index has no name; . is the one you are in.")
         resolved = os.path.realpath(Path(path).expanduser())
         if os.path.exists(resolved) and not os.path.isdir(resolved):
             raise UsageError(f"{path} is not a folder; name the folder that holds the pictures.")

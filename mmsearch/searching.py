@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,7 +52,8 @@ SCORE_TOLERANCE = 6e-4
 RELEVANT = 0.5  # more likely than not
 NEAREST = 100  # what is sorted by date or name where nobody can tell what is relevant
 RRF_K = 60  # as in the paper (combine.py)
-# With both, words count where all of them are there, or their BM25 has this share of the best. Further down they are
+MOST_WORDS = 16  # of a query that are looked for one by one
+# With both, words count where most of them are there, or their BM25 has this share of the best. Further down they are
 # common words, which would put each picture with a caption before each one without. Chosen on Flickr8k dev, where half
 # of the pictures had captions (benchmarks/combining.md).
 WORDS_SHARE = 0.8
@@ -170,7 +172,6 @@ def _ranking(
 
         return Ranking(by_words)
     if asked is None or nearest is None:
-        assert filters is not None
         return Ranking(lambda n: [Candidate(one, 0.0) for one in read.listed(connection, filters, n)])
     if query.match == "hybrid":
         return _both(connection, nearest, space, query, asked, filters)
@@ -187,17 +188,22 @@ def _both(
 ) -> Ranking:
     """Vectors and words by reciprocal ranks; what is far down in both follows in the order of the vectors."""
     nearest = {one.found.owner: one for one in by_vectors(HYBRID_DEPTH)}
-    every_word, by_words = {}, []
-    if any(phrases(term.text or "") for term in query.terms if term.weight > 0):
-        every_word = dict(texts.ranked(connection, query.find, _expression(query, every=True), filters, HYBRID_DEPTH))
+    words = list(dict.fromkeys(one for term in query.terms if term.weight > 0 for one in phrases(term.text or "")))
+    by_words = []
+    if words:
         by_words = texts.ranked(connection, query.find, _expression(query, every=False), filters, HYBRID_DEPTH)
-    any_word = [one for one, score in by_words if one in every_word or score >= WORDS_SHARE * by_words[0][1]]
+    having = Counter[int]()
+    for word in words[:MOST_WORDS]:
+        match = expression([word], every=True)
+        having.update(texts.matching(connection, query.find, match, [one for one, _ in by_words]))
+    most_words = {one for one, count in having.items() if count * 2 > len(words)}
+    any_word = [one for one, score in by_words if one in most_words or score >= WORDS_SHARE * by_words[0][1]]
     only_words = read.owned(connection, space, query.find, [one for one in any_word if one not in nearest])
     rows = [one for one in only_words if len(one.row)]
     cosines = dict(zip((one.owner for one in rows), _exact_scores(asked.vector, rows), strict=True))
     known = {one.owner: Candidate(one, 0.0, cosines.get(one.owner)) for one in only_words} | nearest
     fused = [
-        Candidate(known[one].found, math.fsum(parts), known[one].cosine, parts, one in every_word)
+        Candidate(known[one].found, math.fsum(parts), known[one].cosine, parts, one in most_words)
         for one, parts in reciprocal_ranks([list(nearest), any_word], RRF_K)
     ]
     fused.sort(key=lambda one: (-one.score, one.found.sha256, one.found.caption or ""))
@@ -273,16 +279,32 @@ def _scale(
     nearest: Callable[[int], list[Candidate]] | None,
 ) -> Scale | None:
     """How this query's scores become probabilities. That hangs on its best hits over everything, so that filters do not
-    change how likely an image is. nearest: what searches everything, where that is done anyway."""
+    change how likely an image is. nearest: what searches everything, where that is done anyway.
+
+    With unwanted terms, the best hit is as likely as the best one without them, and the others fall off as quickly."""
     direction = asked.direction(query.find)
     if direction is None:
         return None
-    if nearest is None:
-        best = [one for _, one in _best(connection, source, space, query.find, asked.vector, HITS, None)]
+    best = None if nearest is None else nearest(max(HITS, query.offset + query.k))[:HITS]
+    if best is not None:
+        found = [(one.score, one.found) for one in best]
     else:
-        best = [one.found for one in nearest(max(HITS, query.offset + query.k))[:HITS]]
-    rows = np.stack([_unit(one.row) for one in best]) if best else None
-    return calibration.scale(asked.vector, direction, rows, len(source))
+        found = _best(connection, source, space, query.find, asked.vector, HITS, None)
+    alone = asked.wanted_alone
+    if alone is None:
+        return calibration.scale(asked.vector, direction, _rows_of(found), len(source))
+    # Whether there is anything is asked without what is unwanted: nobody knows how scores of opposites are spread.
+    plain = _best(connection, source, space, query.find, alone, HITS, None)
+    scale = calibration.scale(alone, direction, _rows_of(plain), len(source))
+    if scale is None or not found:
+        return scale
+    wide, narrow = (max(one[0][0] - one[-1][0], 1e-3) for one in (plain, found))
+    slope = scale.slope * min(max(wide / narrow, 0.5), 2.0)
+    return Scale(slope, scale.slope * plain[0][0] + scale.intercept - slope * found[0][0])
+
+
+def _rows_of(found: Sequence[tuple[float, Found]]) -> NDArray[np.float64] | None:
+    return np.stack([_unit(one.row) for _, one in found]) if found else None
 
 
 def _probability(one: Candidate, scale: Scale | None) -> float | None:

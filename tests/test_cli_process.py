@@ -250,7 +250,7 @@ def test_query_on_a_terminal(columns: int, indexed: tuple[Path, dict[str, str]])
     code, written = on_terminal(["query", "red"], environment, columns, folder)
     assert code == 0
     lines = plain(written).splitlines()
-    assert lines[0].split() == ["#", "score", "file"]
+    assert lines[0].split() == ["rank", "score", "id", "file"]
     assert max(map(len, lines)) <= columns
     assert "0007.png" in plain(written)
     assert "".join(LONG_NAME.split()) in "".join(plain(written).split())  # folded, never cut off

@@ -186,7 +186,7 @@ def test_saved_queries(run: Run) -> None:
     assert ask(run, "@birds").json != plain.json
     listed = run("saved", "list", "--json").json["queries"]
     assert [(one["name"], one["query"]["less"]) for one in listed] == [("birds", [worst])]
-    assert run("saved", "list").out == f"birds\tpenguin, less #{worst}\n"
+    assert run("saved", "list").out == f"birds\tpenguin, less #{worst}; format jpg; k 3\n"
     assert "no saved query 'cats'" in refused(run, "query", "@cats")
     assert "birds" in refused(run, "query", "@cats")
     assert run("saved", "remove", "birds").code == 0

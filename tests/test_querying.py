@@ -160,16 +160,30 @@ def queries(draw: st.DrawFn) -> Query:
     )
 
 
+def expected_scale(known: list[Known], query: Query, vector: Any) -> tuple[float, float]:
+    """With unwanted terms, the best of all is as likely as the best without them, and the tenth lies as far below."""
+    if all(term.weight > 0 for term in query.terms):
+        return SCALE.slope, SCALE.intercept
+    wanted = [term for term in query.terms if term.weight > 0]
+    plain = sum(term.weight * ToyEncoder().encode_texts([term.text or ""])[0].astype(np.float64) for term in wanted)
+    rows = np.stack([one.row / np.linalg.norm(one.row) for one in known])
+    before, after = (np.sort(rows @ one)[::-1][:10] for one in (plain / np.linalg.norm(plain), vector))
+    ratio = max(before[0] - before[9], 1e-3) / max(after[0] - after[9], 1e-3)
+    slope = SCALE.slope * min(max(ratio, 0.5), 2.0)
+    return slope, SCALE.slope * before[0] + SCALE.intercept - slope * after[0]
+
+
 def expected(known: list[Known], query: Query) -> list[tuple[Known, float, float, list[Known]]]:
     """(image, score, probability, folded) of every answer, in order; written without any of the product's code."""
     encoder = ToyEncoder()
     total = sum(term.weight * encoder.encode_texts([term.text or ""])[0].astype(np.float64) for term in query.terms)
     vector = (total / np.linalg.norm(total)).astype(np.float32).astype(np.float64)
+    slope, intercept = expected_scale(known, query, vector)
     found = []
     for one in known:
         if satisfies(one, query.filters):
             score = float(np.float32(one.row @ vector / np.linalg.norm(one.row)))
-            found.append((one, score, 1 / (1 + np.exp(-(SCALE.slope * score + SCALE.intercept)))))
+            found.append((one, score, 1 / (1 + np.exp(-(slope * score + intercept)))))
     found.sort(key=lambda each: (-each[1], each[0].sha256))
     least = 0.5 if query.min_probability is None else query.min_probability
     if query.min_probability is not None:

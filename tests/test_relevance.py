@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch import metrics
+from mmsearch.calibrating import background_of
 from mmsearch.encoders.lite import FOLDER, LiteEncoder
 from mmsearch.encoders.trained import TrainedEncoder
-from mmsearch.errors import UsageError, WeightsMismatchError
+from mmsearch.errors import ModelError, UsageError, WeightsMismatchError
 from mmsearch.relevance import (
     DIRECTIONS,
+    FORMAT,
     ROUGH,
     Background,
     Calibration,
@@ -24,6 +27,7 @@ from mmsearch.relevance import (
     Weights,
     calibration_for,
     from_json,
+    own_calibration,
     to_json,
 )
 
@@ -139,7 +143,7 @@ def test_without_hits_the_score_alone_counts_in_units_of_the_background(backgrou
 
 
 def test_a_space_without_texts_answers_pictures_only(background: Background) -> None:
-    given_vectors = replace(background, bank=np.empty((0, 4), np.float32), spreads={"i2i": 0.2})
+    given_vectors = replace(background, bank=np.empty((0, 4), np.float32), parts=(4,), spreads={"i2i": 0.2})
     calibration = from_json(to_json(given_vectors), "collection")
     query = unit([1.0, 2, 3, 4])
     assert calibration.scale(query, "i2i") is not None
@@ -157,14 +161,16 @@ def test_what_is_stored_comes_back(background: Background) -> None:
     assert (again.kind, again.background.parts, again.background.spreads) == ("encoder", (3, 1), background.spreads)
     np.testing.assert_allclose(again.background.images_mean, background.images_mean, atol=1e-7)
     assert np.abs(again.background.bank - background.bank).max() < 1 / 200
-    assert from_json(to_json(background), "collection").weights == ROUGH
+    assert from_json(to_json(replace(background, parts=(4,))), "collection").weights == ROUGH
 
 
 def test_the_encoders_own_calibration_outranks_the_collections(background: Background) -> None:
-    class WithCalibration:
-        calibration = to_json(background, ROUGH)
+    whole = replace(background, parts=(4,))
 
-    stored = {"images": 100, **to_json(background)}
+    class WithCalibration:
+        calibration = to_json(whole, ROUGH)
+
+    stored = {"images": 100, **to_json(whole)}
     for encoder, kept, kind in ((WithCalibration(), stored, "encoder"), (object(), stored, "collection")):
         found = calibration_for(encoder, kept)  # type: ignore[arg-type]
         assert found is not None
@@ -261,3 +267,23 @@ def test_an_indexed_picture_is_surely_itself(demo: tuple[LiteEncoder, Calibratio
         scale = calibration.scale(row, "i2i", images[:10])
         assert scale is not None
         assert scale.probability(np.array(1.0)) > 0.97
+
+
+def test_a_calibration_that_does_not_fit_is_refused_and_not_used() -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(80, 6)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    background = background_of(rows[:60], rows[60:])
+    assert background is not None
+    good = to_json(background, ROUGH)
+    assert from_json(good, "encoder").scale(rows[0], "t2i", rows[:12]) is not None
+    short = {**good, "weights": {**good["weights"], "presence": [1.0, 2.0]}}
+    parts = {**good, "background": {**good["background"], "parts": [2, 2]}}
+    for broken in ({"format": FORMAT}, short, parts, {**good, "background": {**good["background"], "bank": "AAAA"}}):
+        with pytest.raises(ModelError, match="calibration of this space cannot be read"):
+            from_json(broken, "encoder")
+    newer = SimpleNamespace(calibration={**good, "format": FORMAT + 1})
+    assert own_calibration(newer) is None  # type: ignore[arg-type]
+    borrowed = calibration_for(newer, good)  # type: ignore[arg-type]
+    assert borrowed is not None
+    assert borrowed.kind == "collection"

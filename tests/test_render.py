@@ -97,7 +97,7 @@ def test_people_see_how_likely_and_where_relevance_ends() -> None:
     expanded = table.hits_table(result, Path("/pictures"), explain=True, expand=True)
     assert [row[0].text for row in expanded.rows] == ["1", "=", "2", "3"]
     assert expanded.rows[0][-1].text == "x +0.100"
-    assert expanded.line_after is None
+    assert expanded.line_after == 3  # the folded one stands above the line, too
     piped = table.as_text(table.hits_table(result))
     assert piped.splitlines()[0] == "1\t0.400\t/pictures/car.jpg"
 
@@ -194,10 +194,10 @@ def drawn(rows: table.Table, width: int, terminal: bool = False) -> str:
 def test_hits_on_a_terminal_are_short_and_say_how_many_copies() -> None:
     lines = drawn(table.hits_table(found(CAR, CAFE, ADDED), Path("/pictures")), 80).splitlines()
     assert [line.split() for line in lines[:2]] == [
-        ["#", "score", "file"],
-        ["1", "0.400", "car.jpg", "(+", "1", "copy)"],
+        ["rank", "score", "id", "file"],
+        ["1", "0.400", "#7", "car.jpg", "(+", "1", "copy)"],
     ]
-    assert lines[2].split() == ["2", "0.123", "caf\\xe9.jpg"]
+    assert lines[2].split() == ["2", "0.123", "#8", "caf\\xe9.jpg"]
     assert "a [red] car" in drawn(table.hits_table(found(CAPTION), Path("/")), 80)  # brackets are not markup
 
 

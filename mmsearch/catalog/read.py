@@ -394,7 +394,7 @@ def _vectors_of(space_id: int, kind: str, images: Select[Any]) -> Select[Any]:
     return query.where(vector.c.kind == kind, vector.c.owner.in_(images))
 
 
-def listed(connection: Connection, filters: Node, limit: int) -> list[Found]:
+def listed(connection: Connection, filters: Node | None, limit: int) -> list[Found]:
     """Images that satisfy filters, the newest first, those without a date last; equal ones by sha256. Without rows."""
     query = select(image.c.id, image.c.sha256).where(image.c.id.in_(satisfying(filters)))
     query = query.order_by(image.c.taken_at.desc().nulls_last(), image.c.sha256).limit(limit)
@@ -425,9 +425,15 @@ def perceptual_hashes(connection: Connection, images: Sequence[int]) -> dict[int
 
 
 def calibration(connection: Connection, space_id: int) -> str | None:
-    """What an index run stored of how scores of a space become probabilities, as JSON text."""
+    """What an index run stored of how scores of a space become probabilities, as JSON text. Kept with the connection
+    for as long as nobody changes the catalog."""
+    version = connection.exec_driver_sql("PRAGMA data_version").scalar()
+    kept = connection.info.get(("calibration", space_id))
+    if kept is not None and kept[0] == version:
+        return cast("str | None", kept[1])
     query = select(type_coerce(space.c.calibration, Text)).where(space.c.id == space_id)
     found: str | None = connection.execute(query).scalar()
+    connection.info["calibration", space_id] = (version, found)
     return found
 
 

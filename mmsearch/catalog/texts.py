@@ -80,6 +80,13 @@ def ranked(connection: Connection, kind: str, match: str, filters: Node | None, 
     return [(row[0], row[1]) for row in rows]
 
 
+def matching(connection: Connection, kind: str, match: str, ids: Sequence[int]) -> set[int]:
+    """Those of some images or captions that an FTS5 expression finds."""
+    table = image_fts if kind == "images" else caption_fts
+    query = select(table.c.rowid).where(literal_column(table.name).op("MATCH")(match), table.c.rowid.in_(ids))
+    return set(connection.execute(query).scalars())
+
+
 def images_without_text(connection: Connection, read_by: str, above: int, limit: int) -> Sequence[int]:
     """Ids above `above` of images with a present file whose inner text this reader has not read yet, ascending."""
     present = select(file.c.image).where(file.c.image == image.c.id, file.c.status == "ok").exists()

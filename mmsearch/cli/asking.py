@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
@@ -109,7 +109,7 @@ def _asked(
     hybrid: Annotated[bool, typer.Option("--hybrid", help="By meaning and by words, both together.")] = False,
     joint: Annotated[bool, typer.Option("--joint", help="By meaning of a picture and its captions as one.")] = False,
     inside: Annotated[
-        list[Path] | None, typer.Option("--in", metavar="DIR", help="Only in this folder and below. Can be repeated.")
+        list[str] | None, typer.Option("--in", metavar="DIR", help="Only in this folder and below. Can be repeated.")
     ] = None,
     after: Annotated[
         str | None, typer.Option("--after", metavar="DATE", help="Taken then or later: 2024, 2024-05, 2024-05-31.")
@@ -156,10 +156,12 @@ def _asked(
     saved = tuple(text[1:] for text in texts or () if text.startswith("@"))
     terms = [text_term(text) for text in texts or () if not text.startswith("@")]
     terms += [text_term(text, unwanted=True) for text in unwanted or ()]
+    if [*(like or ()), *(unlike or ())].count("-") > 1:
+        raise UsageError("stdin holds one picture; - can be given once.")
     terms += [_picture(written, unwanted=False) for written in like or ()]
     terms += [_picture(written, unwanted=True) for written in unlike or ()]
     filters = Filters(
-        inside=tuple(inside or ()),
+        inside=tuple(map(Path, _folders(inside or ()))),
         after=None if after is None else parse_date(after),
         before=None if before is None else parse_date(before),
         camera=tuple(camera or ()),
@@ -197,6 +199,12 @@ def _asked(
 def _is_given(context: typer.Context, option: str) -> bool:
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def _folders(written: Sequence[str]) -> Sequence[str]:
+    if not all(one.strip() for one in written):
+        raise UsageError("--in names no folder; . is the one you are in.")
+    return written
 
 
 def _picture(written: str, *, unwanted: bool) -> Term:

@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 def index(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH...", help="Folders. Without one: all known folders again.")
+        list[str] | None, typer.Argument(metavar="PATH...", help="Folders. Without one: all known folders again.")
     ] = None,
     captions: Annotated[
         list[Path] | None,

@@ -109,7 +109,9 @@ def query(
         warn(_nothing(question))
         return Exit.NOTHING_FOUND
     if result.relevant == 0:
-        if not as_json:
+        if not as_json and question.offset:
+            warn("nothing on this page is relevant; what is comes on earlier ones.")
+        elif not as_json:
             warn("nothing here seems to match; these are the nearest.")
         if strict:
             return Exit.NOTHING_FOUND
@@ -121,10 +123,11 @@ def title(query: Query) -> str:
     terms = [*map(str, query.terms), *(f"more #{one}" for one in query.more), *(f"less #{one}" for one in query.less)]
     if terms:
         return ", ".join(terms)
-    return ", ".join(f"{name} {_said(value)}" for name, value in query.filters.to_json().items())
+    return ", ".join(f"{name} {written(value)}" for name, value in query.filters.to_json().items())
 
 
-def _said(value: object) -> str:
+def written(value: object) -> str:
+    """A value of a filter in a line."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -10,8 +10,8 @@ from mmsearch.cli import options
 from mmsearch.cli.asking import Asked, asks
 from mmsearch.cli.console import say, show_json, show_table
 from mmsearch.cli.exits import Exit
-from mmsearch.cli.query import title
-from mmsearch.query import to_json
+from mmsearch.cli.query import title, written
+from mmsearch.query import Query, to_json
 from mmsearch.render import table
 from mmsearch.render.text import printable
 
@@ -43,7 +43,15 @@ def save(name: Name, asked: Asked, collection: options.Collection = None) -> Non
     with Engine.open(collection, create=False) as engine:
         question = asked.query(engine)
         engine.save_query(name.removeprefix("@"), question)
-    say(f"{printable(name)}: {printable(title(question))}")
+    say(f"{printable(name)}: {printable(_said(question))}")
+
+
+def _said(query: Query) -> str:
+    """All of a query in a line: its terms, and what else is not as usual."""
+    kept = to_json(query)
+    filters = kept.pop("filters", {}) if query.terms or query.more or query.less else {}
+    rest = {name: value for name, value in kept.items() if name not in ("terms", "more", "less", "filters")}
+    return "; ".join([title(query), *(f"{name} {written(value)}" for name, value in (filters | rest).items())])
 
 
 def saved() -> None:
@@ -59,7 +67,7 @@ def list_saved(as_json: options.AsJson = False, collection: options.Collection =
     if as_json:
         show_json({"queries": [{"name": name, "query": to_json(query)} for name, query in kept.items()]})
     elif kept:
-        show_table(table.saved_table((name, title(query)) for name, query in kept.items()))
+        show_table(table.saved_table((name, _said(query)) for name, query in kept.items()))
     else:
         say("No saved queries yet; `mmsearch save NAME ...` keeps one.")
 
@@ -70,4 +78,5 @@ def remove(name: Name, collection: options.Collection = None) -> Exit:
 
     with Engine.open(collection, create=False) as engine:
         engine.forget_query(name.removeprefix("@"))
+    say(f"{printable(name)} is forgotten.")
     return Exit.DONE

@@ -82,6 +82,9 @@ def tag(
         raise UsageError("--list goes alone; it prints the tags of the whole collection.")
     if by_hand and zero_shot:
         raise UsageError("--add and --remove are by hand; they do not go with --labels, --min-probability, --dry-run.")
+    both = {name.casefold() for name in add or ()} & {name.casefold() for name in remove or ()}
+    if both:
+        raise UsageError(f"{min(both)!r} is to be added and removed; choose one.")
     if by_hand and not paths:
         raise UsageError("--add and --remove need a PATH: files or folders of the collection, or #12.")
     from mmsearch.engine import Engine
@@ -98,8 +101,9 @@ def tag(
                 warn("no picture has a tag yet; `mmsearch tag` gives them some.")
             return Exit.DONE if tags else Exit.NOTHING_FOUND
         if by_hand:
-            added = engine.add_tags(images, add) if add else 0
+            # First what may be refused: a tag that is not there.
             removed = engine.remove_tags(images, remove) if remove else 0
+            added = engine.add_tags(images, add) if add else 0
             if as_json:
                 show_json({"added": added, "removed": removed})
             else:

@@ -171,6 +171,8 @@ def _bar(share: Share, scale: tuple[float, float]) -> Bar:
 def write(page: str, path: Path) -> None:
     """The page is there whole or not at all. UsageError where something else than such a page is there already, or
     it cannot be written."""
+    if not path.name:
+        raise UsageError("The page has no name; write it as in --html answers.html.")
     beside = path.with_name(f".mmsearch-{secrets.token_hex(6)}.html")
     try:
         if path.exists() and not _may_replace(path):

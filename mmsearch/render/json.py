@@ -88,6 +88,7 @@ def explanation(found: Explanation) -> dict[str, Any]:
         "answers": found.answers,
         "filtered_by": list(found.filtered_by),
         "reason": found.reason,
+        "relevant": found.relevant,
     }
 
 

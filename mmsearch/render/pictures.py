@@ -69,7 +69,7 @@ def _lines(result: SearchResult, base: Path | None) -> Iterator[Text]:
         for name, cell in zip(table.columns, row, strict=True):
             wide = max(len(other[table.columns.index(name)].text) for other in table.rows)
             text = cell.text.rjust(wide) if name in table.numbers else cell.text
-            line.append(text, f"link {cell.link.as_uri()}" if cell.link else "bold" if name == "#" else None)
+            line.append(text, f"link {cell.link.as_uri()}" if cell.link else "bold" if name == "rank" else None)
             line.append("  ")
         line.rstrip()
         yield line

@@ -89,7 +89,7 @@ def explanation(found: Explanation) -> str:
         return said.get(found.state, f"{name} is not among the answers{reason}.")
     place = f"{hit.rank:,} of {found.answers or 0:,}"
     line = {
-        "found": f"{name} is answer {place}.",
+        "found": f"{name} is answer {place}{_relevant(found)}.",
         "folded": f"{name} is folded into answer {place}, which looks the same: {printable(str(hit.path or hit.key))}.",
         "unlikely": f"{name} is left out, since it is less likely than --min-probability asks.",
     }[found.state]
@@ -114,6 +114,15 @@ def findings(findings: Iterable[Finding]) -> str:
         lines.append("")
     wrong = f"{count(states['problem'], 'problem')} (X), {count(states['warning'], 'warning')} (!)."
     return "\n".join([*lines, wrong if states["problem"] or states["warning"] else "All is well."])
+
+
+def _relevant(found: Explanation) -> str:
+    if found.relevant is None:
+        return ""
+    inside = found.hit is not None and (found.hit.probability or 0) >= 0.5
+    return (
+        f", one of {found.relevant:,} relevant ones" if inside else f", below the {found.relevant:,} that are relevant"
+    )
 
 
 def models(models: Iterable[ModelInfo]) -> str:

@@ -40,32 +40,37 @@ class Table:
 def hits_table(result: SearchResult, base: Path | None = None, *, explain: bool = False, expand: bool = False) -> Table:
     """rank, score, (caption,) file, and what each term did where that is asked for.
 
-    With `base`, for people: how likely an answer is beside its score, paths below `base` relative to it, and a line
-    where relevance ends.
+    With `base`, for people: how likely an answer is beside its score (but where words decide as well), its id, paths
+    below `base` relative to it, and a line where relevance ends.
     """
-    captions = any(hit.caption is not None for hit in result)
-    likely = base is not None and any(hit.probability is not None for hit in result)
-    heads = [("#", True), ("likely", True), ("score", True), ("caption", False), ("file", False), ("because", False)]
-    shown = {"likely": likely, "caption": captions, "because": explain}
-    columns = [(name, number) for name, number in heads if shown.get(name, True)]
-    rows = []
-    for hit in result:
+    people = base is not None
+    by_words = any(share.term == "keywords" for hit in result for share in hit.shares)
+    shown = {
+        "likely": people and not by_words and any(hit.probability is not None for hit in result),
+        "score": not people or any(hit.score for hit in result),
+        "id": people,
+        "caption": any(hit.caption is not None for hit in result),
+        "because": explain,
+    }
+    heads = ("rank", "likely", "score", "id", "caption", "file", "because")
+    columns = tuple(name for name in heads if shown.get(name, True))
+    rows: list[tuple[Cell, ...]] = []
+    ends = None
+    for number, hit in enumerate(result):
+        if people and number == cut_off(result):
+            ends = len(rows)
         for one in (hit, *(hit.folded if expand else ())):
             cells = {
-                "#": Cell(str(hit.rank) if one is hit else "="),
+                "rank": Cell(str(hit.rank) if one is hit else "="),
                 "likely": Cell("" if one.probability is None else f"{one.probability:.0%}"),
                 "score": Cell(f"{one.score:.3f}"),
+                "id": Cell(f"#{one.id}"),
                 "caption": Cell(printable(one.caption or "")),
                 "file": _place(one, base, folded=0 if expand else len(one.folded)),
                 "because": Cell(because(one)),
             }
-            rows.append(tuple(cells[name] for name, _ in columns))
-    return Table(
-        tuple(name for name, _ in columns),
-        frozenset(name for name, number in columns if number),
-        tuple(rows),
-        line_after=cut_off(result) if base is not None and not expand else None,
-    )
+            rows.append(tuple(cells[name] for name in columns))
+    return Table(columns, frozenset({"rank", "likely", "score", "id"}), tuple(rows), line_after=ends)
 
 
 def because(hit: Hit) -> str:
