@@ -119,9 +119,9 @@ def test_each_picture_has_its_line_beneath(painted: list[Path], terminal: Answer
     code, written = preview(painted, terminal, relevant=1, cell=(10, 20), folder=painted[0].parent.parent)
     assert code == 0
     first, line, second, last = lines_of(written)
-    assert first.split() == ["1", "70%", "0.400", "pictures/red.png"]
+    assert first.split() == ["1", "70%", "0.400", "#1", "pictures/red.png"]
     assert "─ less likely from here on ─" in line
-    assert second.split() == ["2", "40%", "0.300", "pictures/blue.png"]
+    assert second.split() == ["2", "40%", "0.300", "#2", "pictures/blue.png"]
     assert last == "1 relevant of 2 shown"
     assert painted[0].as_uri().encode() in written  # a link
     picture = re.search(rb"\x1bP|\x1b_G[^;]*f=100|\xe2\x96\x80", written)
