@@ -28,7 +28,6 @@ from mmsearch.errors import UsageError
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_CHUNK_BYTES = 1 << 16
 _HEADERS: dict[bytes | str, bytes | str] = {
     "User-Agent": "mmsearch (fetches one picture that a person asked for)",
     "Accept": "image/*",

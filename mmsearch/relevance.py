@@ -63,12 +63,6 @@ class Scale:
         logits = self.slope * np.asarray(scores, np.float64) + self.intercept
         return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))), np.float64)
 
-    def score_at(self, probability: float) -> float:
-        """The score that has this probability; infinite at 0 and 1."""
-        if probability <= 0 or probability >= 1:
-            return float("inf") if probability >= 1 else float("-inf")
-        return (float(np.log(probability / (1 - probability))) - self.intercept) / self.slope
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:

@@ -62,18 +62,9 @@ def test_probabilities_never_contradict_the_scores(slope: float, intercept: floa
     assert ((found >= 0) & (found <= 1)).all()
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.floats(0.1, 200), st.floats(-20, 20), st.floats(0.01, 0.99))
-def test_the_score_of_a_probability_has_that_probability(slope: float, intercept: float, wanted: float) -> None:
-    scale = Scale(slope, intercept)
-    assert scale.probability(np.array(scale.score_at(wanted))) == pytest.approx(wanted, abs=1e-9)
-
-
 def test_a_scale_by_hand() -> None:
     scale = Scale(10.0, -2.0)
     np.testing.assert_allclose(scale.probability(np.array([0.2, 0.2 + np.log(3) / 10])), [0.5, 0.75])
-    assert scale.score_at(0.5) == pytest.approx(0.2)
-    assert (scale.score_at(0), scale.score_at(1)) == (float("-inf"), float("inf"))
 
 
 # --- what it hangs on -------------------------------------------------------------------------------------------
@@ -138,7 +129,7 @@ def test_without_hits_the_score_alone_counts_in_units_of_the_background(backgrou
         scale = calibration.scale(query, direction)
         assert scale is not None
         three = float(query @ mean) + 3 * spread  # where 2 z - 6 is 0
-        assert scale.score_at(0.5) == pytest.approx(three, abs=1e-6)
+        assert scale.probability(np.array([three]))[0] == pytest.approx(0.5, abs=1e-6)
     assert (calibration.spread("texts"), calibration.spread("pictures")) == (0.1, 0.2)
 
 
