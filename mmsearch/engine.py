@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from threading import Event, RLock
 from typing import TYPE_CHECKING, Literal, Self
@@ -582,6 +581,8 @@ class Engine:
     def _asked_name(self) -> str | None:
         """What the space of the model that was asked for is called; None when none was. A folder that training wrote
         is stored by its absolute path, but the registry looks for other encoders of that name first."""
+        from importlib.metadata import entry_points
+
         from mmsearch.encoders.trained import MANIFEST
 
         if self._model is None:

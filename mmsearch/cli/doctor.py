@@ -6,7 +6,6 @@ from pathlib import Path
 
 import typer
 
-from mmsearch import installation
 from mmsearch.cli import options
 from mmsearch.cli.console import say, show_json
 from mmsearch.cli.exits import Exit
@@ -41,5 +40,7 @@ def _findings(folder: Path) -> tuple[Finding, ...]:
     try:
         from mmsearch.checkup import check
     except ImportError:  # a library of the program's own is broken: which one is among these findings
+        from mmsearch import installation
+
         return (*installation.extras(), *installation.versions())
     return check(folder)

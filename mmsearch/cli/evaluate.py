@@ -6,7 +6,6 @@ import os
 import platform
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -199,6 +198,8 @@ def _write_report(path: Path, result: Evaluation) -> None:
 
 def _made_with() -> list[str]:
     """Machine and versions, one line each; no names."""
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = []
     for package in PACKAGES:
         try:
