@@ -5,7 +5,8 @@
         for hit in engine.search("a red sports car", k=5):
             print(hit.score, hit.path)
 
-It prints nothing, raises errors below `MMSearchError`, and may be shared by threads.
+It prints nothing, raises errors below `MMSearchError`, and may be shared by threads. This file is longer than most
+because the whole door stands in one place: most of it is documentation, each method hands on to the file of its job.
 """
 
 from __future__ import annotations

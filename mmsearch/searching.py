@@ -14,6 +14,7 @@ In: a query. Out: hits that are exact, in an order that depends on nothing but v
 Nothing is returned that could be wrong at the edge: candidates are scored again from the catalog's own rows, so that
 neither the index nor the way it adds up decides the order; and when a row that was not fetched could still belong
 among the first (its approximate score is too close, or hits dropped out), more rows are fetched.
+This file is a little longer than most because it reads as one story.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, and_, exists, func, select
 
-from mmsearch.catalog.read import CHUNK
+from mmsearch.catalog.read import chunks
 from mmsearch.catalog.tables import caption, file, image, root, vector
 
 _present = exists().where(and_(file.c.image == image.c.id, file.c.status == "ok"))
@@ -46,7 +46,7 @@ def copies(connection: Connection, images: Sequence[int]) -> dict[int, list[Copy
     query = select(*columns, *places).join(file, file.c.image == image.c.id).join(root, root.c.id == file.c.root)
     query = query.where(file.c.status == "ok").order_by(root.c.id, file.c.relative)
     found: dict[int, list[CopyRow]] = {}
-    for ids in _chunks(images):
+    for ids in chunks(images):
         for row in connection.execute(query.where(image.c.id.in_(ids))):
             found.setdefault(row[0], []).append(CopyRow._make(row))
     return found
@@ -90,7 +90,7 @@ def to_join(
 ) -> Iterator[tuple[int, NDArray[np.float16], NDArray[np.float16]]]:
     """(image, its row (d,), its captions' rows (n, d)), of those that have both. The rows come in the order of the
     captions' texts, which is the same in every collection."""
-    for ids in _chunks(images):
+    for ids in chunks(images):
         told: dict[int, list[bytes]] = {}
         mine = and_(vector.c.space == space_id, vector.c.kind == "captions", vector.c.owner == caption.c.id)
         rows: Any = select(caption.c.image, vector.c.data).join(vector, mine).where(caption.c.image.in_(ids))
@@ -101,8 +101,3 @@ def to_join(
             if owner in told:
                 captions = np.frombuffer(b"".join(told[owner]), "<f2")
                 yield owner, np.frombuffer(data, "<f2"), captions.reshape(len(told[owner]), -1)
-
-
-def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]

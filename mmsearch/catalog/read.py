@@ -1,6 +1,7 @@
 """Every question put to the catalog. Each function takes a connection, so that several see one state.
 
-Ids and hashes go in and out as plain values; vectors as float16 rows.
+Ids and hashes go in and out as plain values; vectors as float16 rows. This file is longer than most because what every
+run and every search asks stands here together; questions of one capability have files of their own beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ from sqlalchemy import (
 from mmsearch.catalog.tables import caption, file, image, root, space, vector
 from mmsearch.catalog.where import condition
 from mmsearch.filters import Node
+
+_T = TypeVar("_T")
 
 CHUNK = 500  # values in one IN (...): SQLite's oldest limit is 999
 ALLOWED_KEPT = 8  # id sets of filters kept with each connection: 0.8 MB each at 100,000 images
@@ -174,7 +177,7 @@ def present_files(
     if filters is not None:
         query = query.join(image, image.c.id == file.c.image).where(condition(filters))
     found: dict[int, list[tuple[bytes, bytes]]] = {}
-    for ids in _chunks(images):
+    for ids in chunks(images):
         for image_id, path, relative in connection.execute(query, {"ids": ids}):
             found.setdefault(image_id, []).append((path, relative))
     return found
@@ -196,7 +199,7 @@ def _present_files() -> Select[Any]:
 def existing_images(connection: Connection, images: Sequence[int]) -> set[int]:
     """Of these images, those that are in the catalog."""
     found: set[int] = set()
-    for ids in _chunks(images):
+    for ids in chunks(images):
         found.update(connection.execute(select(image.c.id).where(image.c.id.in_(ids))).scalars())
     return found
 
@@ -302,7 +305,7 @@ def newest_vector(connection: Connection, space_id: int, kind: str) -> int:
 def visible(connection: Connection, kind: str, vectors: Iterable[int]) -> list[Found]:
     """Of these vectors, those whose image has a present file, with what they belong to; in no order."""
     found: list[Found] = []
-    for ids in _chunks(list(vectors)):
+    for ids in chunks(list(vectors)):
         rows = connection.execute(_visible(kind), {"ids": ids})
         found += [Found(row[0], row[1], row[2], row[3], row[4], np.frombuffer(row[5], "<f2")) for row in rows]
     return found
@@ -324,7 +327,7 @@ def _visible(kind: str) -> Select[Any]:
 def owned(connection: Connection, space_id: int, kind: str, owners: Sequence[int]) -> list[Found]:
     """Images or captions, with their vectors where the space has them (else an empty row), in the order given."""
     found: dict[int, Found] = {}
-    for ids in _chunks(owners):
+    for ids in chunks(owners):
         for row in connection.execute(_owned(kind), {"ids": ids, "space": space_id}):
             data = np.frombuffer(row[5] or b"", "<f2")
             found[row[1]] = Found(row[0] or 0, row[1], row[2], row[3], row[4], data)
@@ -405,7 +408,7 @@ def listed(connection: Connection, filters: Node | None, limit: int) -> list[Fou
 def taken(connection: Connection, images: Sequence[int]) -> dict[int, datetime | None]:
     """image -> when it was taken."""
     found: dict[int, datetime | None] = {}
-    for ids in _chunks(images):
+    for ids in chunks(images):
         found.update((row[0], row[1]) for row in connection.execute(_taken(), {"ids": ids}))
     return found
 
@@ -418,7 +421,7 @@ def _taken() -> Select[Any]:
 def perceptual_hashes(connection: Connection, images: Sequence[int]) -> dict[int, bytes | None]:
     """image -> its perceptual hash."""
     found: dict[int, bytes | None] = {}
-    for ids in _chunks(images):
+    for ids in chunks(images):
         rows = connection.execute(select(image.c.id, image.c.perceptual_hash).where(image.c.id.in_(ids)))
         found.update((row[0], row[1]) for row in rows)
     return found
@@ -517,7 +520,8 @@ def images_without_vector(connection: Connection, space_id: int) -> int:
     return int(connection.execute(select(func.count()).select_from(image).where(present, ~has_vector)).scalar_one())
 
 
-def _chunks(values: Sequence[int]) -> Iterator[Sequence[int]]:
+def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """As many at a time as one IN (...) takes."""
     for start in range(0, len(values), CHUNK):
         yield values[start : start + CHUNK]
 

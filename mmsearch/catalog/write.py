@@ -9,17 +9,15 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, case, delete, exists, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from mmsearch.catalog.read import CHUNK, images_of_keys
+from mmsearch.catalog.read import chunks, images_of_keys
 from mmsearch.catalog.tables import caption, file, image, image_tag, root, run, space, vector
-
-_T = TypeVar("_T")
 
 # Captions and tags by these hands belong to the place, not to the content: they stay when a file is edited.
 LASTING_CAPTIONS = ("table", "given")
@@ -179,7 +177,7 @@ def settle(connection: Connection, images: Collection[int] | None = None) -> Non
     if images is None:
         _drop_lonely(connection, None)
     else:
-        for some in _chunks(sorted(images)):
+        for some in chunks(sorted(images)):
             _drop_lonely(connection, some)
 
 
@@ -211,7 +209,7 @@ def put_vectors(
 
 def replace_vectors(connection: Connection, space_id: int, owned: Sequence[tuple[int, NDArray[np.float32]]]) -> None:
     """As `put_vectors` for images, but new vectors take the place of old ones, under new ids."""
-    for some in _chunks([owner for owner, _ in owned]):
+    for some in chunks([owner for owner, _ in owned]):
         connection.execute(
             delete(vector).where(vector.c.space == space_id, vector.c.kind == "images", vector.c.owner.in_(some))
         )
@@ -229,7 +227,7 @@ def put_caption_vectors(
 
 def drop_captions(connection: Connection, captions: Sequence[int]) -> None:
     """Delete captions with their vectors, in every space."""
-    for some in _chunks(captions):
+    for some in chunks(captions):
         connection.execute(delete(vector).where(vector.c.kind == "captions", vector.c.owner.in_(some)))
         connection.execute(delete(caption).where(caption.c.id.in_(some)))
 
@@ -241,21 +239,21 @@ def set_missing(connection: Connection, files: Sequence[int]) -> None:
     """Files that are gone from a root that is there: they leave results and keep their vectors. One that had failed
     is read again when it comes back: no file has the size -1."""
     size = case((file.c.status == "failed", -1), else_=file.c.size)
-    for some in _chunks(files):
+    for some in chunks(files):
         change = update(file).where(file.c.id.in_(some))
         connection.execute(change.values(status="missing", size=size, error=None, tried_with=None))
 
 
 def set_present(connection: Connection, files: Sequence[int]) -> None:
     """Missing files that are back with the size and time they had."""
-    for some in _chunks(files):
+    for some in chunks(files):
         connection.execute(update(file).where(file.c.id.in_(some), file.c.status == "missing").values(status="ok"))
 
 
 def drop_files(connection: Connection, files: Sequence[int]) -> None:
     """Delete files, and the images that then lie nowhere."""
     images: set[int] = set()
-    for some in _chunks(files):
+    for some in chunks(files):
         held = select(file.c.image).where(file.c.id.in_(some), file.c.image.is_not(None))
         images.update(connection.execute(held).scalars())
         connection.execute(delete(file).where(file.c.id.in_(some)))
@@ -272,7 +270,7 @@ def images_for_keys(connection: Connection, root_id: int, keys: Sequence[bytes])
     if new:
         connection.execute(_NEW_IMAGE, [{"sha256": sha256} for sha256 in new.values()])
         made: dict[bytes, int] = {}
-        for some in _chunks(list(new.values())):
+        for some in chunks(list(new.values())):
             rows = connection.execute(select(image.c.sha256, image.c.id).where(image.c.sha256.in_(some)))
             made.update((row[0], row[1]) for row in rows)
         place = {"root": root_id, "size": 0, "mtime_ns": 0, "status": "ok"}
@@ -344,11 +342,6 @@ def start_run(connection: Connection, command: str) -> int:
 
 def end_run(connection: Connection, run_id: int, counts: Mapping[str, Any]) -> None:
     connection.execute(update(run).where(run.c.id == run_id).values(ended_at=_now(), counts=dict(counts)))
-
-
-def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(values), CHUNK):
-        yield values[start : start + CHUNK]
 
 
 def _now() -> datetime:
