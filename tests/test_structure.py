@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("files", "metadata", "decode", "captions", "conditions", "expressions", "filters", "query"),
         *("combine", "words", "wording", "metrics", "fetching"),
     ),
-    ("encoders", "vectors", "catalog"),
+    ("encoders", "vectors", "catalog", "nn"),
     (
         *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
         *(
