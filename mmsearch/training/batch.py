@@ -34,8 +34,9 @@ class Batch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Each tensor replaced by what `change` makes of it, as in `batch.map(lambda t: t[:8])`."""
-        parts: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Batch(**{name: None if part is None else change(part) for name, part in parts.items()})
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        made: dict[str, Any] = {name: None if part is None else change(part) for name, part in parts.items()}
+        return Batch(**made)
 
     def pieces(self, size: int) -> list[Batch]:
         """The rows in order, at most `size` each."""
