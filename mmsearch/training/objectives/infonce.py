@@ -28,9 +28,11 @@ class InfoNCE(nn.Module):
         """images, texts (n, d) unit length; positive (n, n), 1 where image i and text j belong together, else 0.
         Every image and every text needs a positive."""
         logits = self.scale.exp().clamp(max=100) * images @ texts.T  # (n, n)
-        return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
+        return (one_way(logits, positive) + one_way(logits.T, positive.T)) / 2
 
 
-def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
+def one_way(logits: Tensor, positive: Tensor) -> Tensor:
+    """logits (n, m); positive (n, m), weights of what each row should find, at least one above 0 -> the cross entropy
+    of the rows' softmax with their target, averaged over the rows."""
     target = positive / positive.sum(1, keepdim=True)
     return -(target * logits.log_softmax(1)).sum(1).mean()
