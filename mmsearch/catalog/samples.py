@@ -5,14 +5,27 @@ Images come in the order of their sha256, so that a part of them is a fair sampl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, and_, exists, select
 
 from mmsearch.catalog.read import CHUNK
-from mmsearch.catalog.tables import caption, file, image, root, vector
+from mmsearch.catalog.tables import caption, file, image, image_tag, root, tag, vector
+
+
+class Place(NamedTuple):
+    """A present file of an image; sha256 of its bytes; relative to its root; size in bytes and mtime_ns as indexed."""
+
+    image: int
+    sha256: bytes
+    path: bytes
+    relative: bytes
+    size: int
+    mtime_ns: int
 
 
 def _present() -> ColumnElement[bool]:
@@ -39,6 +52,23 @@ def places(connection: Connection) -> Iterator[tuple[int, bytes, bytes]]:
     query = query.where(file.c.status == "ok", root.c.path != b"").order_by(file.c.id)
     for row in connection.execute(query.execution_options(yield_per=4096)):
         yield row[0], row[1], row[2]
+
+
+def files(connection: Connection) -> Iterator[Place]:
+    """Every present file in a folder, by image in the order of roots, then paths."""
+    query = select(image.c.id, image.c.sha256, root.c.path, file.c.relative, file.c.size, file.c.mtime_ns)
+    query = query.join(file, file.c.image == image.c.id).join(root, root.c.id == file.c.root)
+    query = query.where(file.c.status == "ok", root.c.path != b"").order_by(image.c.id, root.c.id, file.c.relative)
+    for row in connection.execute(query.execution_options(yield_per=4096)):
+        yield Place(row[0], row[1], os.path.join(row[2], row[3]), row[3], row[4], row[5])
+
+
+def tags(connection: Connection, source: str) -> Iterator[tuple[int, str]]:
+    """(image, tag) of what this source gave to images with a present file, by image, then name."""
+    query = select(image_tag.c.image, tag.c.name).join(tag, tag.c.id == image_tag.c.tag)
+    query = query.join(image, image.c.id == image_tag.c.image).where(image_tag.c.source == source, _present())
+    for row in connection.execute(query.order_by(image_tag.c.image, tag.c.name).execution_options(yield_per=4096)):
+        yield row[0], row[1]
 
 
 def rows_of(

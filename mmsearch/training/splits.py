@@ -1,0 +1,131 @@
+"""Which pictures are trained on and which are held out.
+
+In: one or several sets. Out: the sides of each. A picture's side is decided by a hash of its content and the seed, so
+that neither the order nor the number of the other pictures matters; copies of a picture (equal names but for what
+copying programs append) stay together. Splits that a set brings along (train.txt, dev.txt, test.txt) are kept.
+
+Dividing captions instead, as parts of the literature do, leaves every picture on both sides: what is then measured is
+also what was learnt by heart (`by_caption`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mmsearch.errors import UsageError
+from mmsearch.training.examples import Supervised
+from mmsearch.training.picture import Picture
+
+LEAST_HELD_OUT = 20  # pictures, or a quarter of a small set: R@10 among fewer says nothing
+CAPTIONS_HELD_OUT = 0.2  # the share of the literature's caption-level split
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """train: learned from. dev: watched while training, and chosen by. test: measured once, at the end; may be empty.
+    notices: lines worth showing."""
+
+    train: tuple[Picture, ...]
+    dev: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+    notices: tuple[str, ...] = ()
+
+
+def by_picture(sets: Sequence[Supervised], *, dev: float = 0.1, test: float = 0.1, seed: int = 0) -> list[Sides]:
+    """The sides of each set; what is held out in one set is trained on in none. dev, test: shares, 0 to 0.5.
+
+    Where a set brings a dev.txt or test.txt, that side is its own; what it does not name is divided.
+    Raises UsageError for shares that leave nothing, and for a set of which nothing is left to train on.
+    """
+    if not (0 <= dev <= 0.5 and 0 <= test <= 0.5 and dev + test <= 0.5):
+        raise UsageError(f"The shares held out, {dev:g} and {test:g}, must be from 0 to 0.5, and together at most 0.5.")
+    divided = [_divide(one.pictures, dev, test, seed) for one in sets]
+    tested = {picture.content for sides in divided for picture in sides.test}
+    held = tested | {picture.content for sides in divided for picture in sides.dev}
+    made = []
+    for one, sides in zip(sets, divided, strict=True):
+        train = tuple(picture for picture in sides.train if picture.content not in held)
+        watched = tuple(picture for picture in sides.dev if picture.content not in tested)
+        lost = len(sides.train) - len(train)
+        notices = (
+            (f"{lost:,} pictures of {one.about} are held out in another set, and not trained on.",) if lost else ()
+        )
+        if not train or (dev and not watched):
+            raise UsageError(
+                f"The {len(one.pictures):,} pictures of {one.about} cannot be divided: {len(train):,} are left to "
+                f"train on, {len(watched):,} to choose by, {len(sides.test):,} to measure on; add pictures, or name "
+                "others in dev.txt and test.txt."
+            )
+        made.append(Sides(train, watched, sides.test, notices))
+    return made
+
+
+def by_caption(whole: Supervised, *, seed: int = 0) -> Sides:
+    """A fifth of the captions held out, by a hash of each with its picture; pictures lie on both sides."""
+    train: list[Picture] = []
+    dev: list[Picture] = []
+    for picture in whole.pictures:
+        held = [_place(seed, picture.content, text) < CAPTIONS_HELD_OUT for text in picture.captions]
+        parts = [
+            tuple(t for t, out in zip(picture.captions, held, strict=True) if out is side) for side in (False, True)
+        ]
+        train += [replace(picture, captions=parts[0])] if parts[0] else []
+        dev += [replace(picture, captions=parts[1])] if parts[1] else []
+    if not train or not dev:
+        raise UsageError(f"{whole.about[:1].upper()}{whole.about[1:]} cannot be divided by caption: too few captions.")
+    seen = len({picture.content for picture in train} & {picture.content for picture in dev})
+    warning = (
+        f"Captions are divided, not pictures: {seen:,} of {len(dev):,} held-out pictures are trained on with other "
+        "captions, so the figures are better than those of new pictures would be."
+    )
+    return Sides(tuple(train), tuple(dev), (), (warning,))
+
+
+def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> Sides:
+    """dev.txt and test.txt hold as they are, and copies of what they name go along; the rest is divided by hash."""
+    named = {picture.split for picture in pictures}
+    on: dict[str, set[str]] = {"dev": set(), "test": set()}  # contents
+    free: list[tuple[float, list[str]]] = []
+    for family in _families(pictures):
+        sides = {picture.split for picture in family if picture.split in on}
+        if sides:
+            careful = "test" if "test" in sides else "dev"
+            for picture in family:
+                on[picture.split if picture.split in on else careful].add(picture.content)
+        else:
+            contents = sorted(picture.content for picture in family)
+            free.append((_place(seed, contents[0]), contents))
+    free.sort()
+    count = sum(len(contents) for _, contents in free)
+    until, spare = 0.0, count // 2  # at least half is trained on
+    for side, share in (("dev", dev), ("test", test)):
+        if side in named or not share:
+            continue
+        until += share
+        least = min(LEAST_HELD_OUT, count // 4)
+        while free and (free[0][0] < until or len(on[side]) < least) and len(free[0][1]) <= spare:
+            contents = free.pop(0)[1]
+            on[side].update(contents)
+            spare -= len(contents)
+    held = on["dev"] | on["test"]
+    return Sides(
+        tuple(picture for picture in pictures if picture.content not in held),
+        tuple(picture for picture in pictures if picture.content in on["dev"]),
+        tuple(picture for picture in pictures if picture.content in on["test"]),
+    )
+
+
+def _families(pictures: Sequence[Picture]) -> list[list[Picture]]:
+    """Pictures whose names differ only in what programs append to copies."""
+    families: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        families.setdefault(picture.name, []).append(picture)
+    return list(families.values())
+
+
+def _place(seed: int, *parts: str) -> float:
+    """0 to 1, as good as random."""
+    text = "\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) / 2**64
