@@ -342,7 +342,7 @@ def test_of_a_batch_larger_than_the_queue_the_end_is_kept() -> None:
     objective(made)
     assert torch.equal(objective.text_queue, made.teacher_text.pooled[1:])
     assert objective.group_queue[:, 0].tolist() == [1, 2]
-    with pytest.raises(UsageError, match="room for 4 respects .* not 5"):
+    with pytest.raises(UsageError, match=r"room for 4 respects .* not 5"):
         objective(replace(made, groups=torch.zeros(3, 5, dtype=torch.int64)))
 
 
