@@ -94,11 +94,20 @@ class Progress:
     """What an index run is doing. `done` of `total` files; total is 0 while it is not known yet.
 
     stage: waiting (another run holds the collection; `message` says who), scanning, encoding, captions, reading (text
-    inside pictures), building, calibrating, tagging, comparing.
+    inside pictures), building, calibrating, tagging, comparing; training, where the files are steps.
     """
 
     stage: Literal[
-        "waiting", "scanning", "encoding", "captions", "reading", "building", "calibrating", "tagging", "comparing"
+        "waiting",
+        "scanning",
+        "encoding",
+        "captions",
+        "reading",
+        "building",
+        "calibrating",
+        "tagging",
+        "comparing",
+        "training",
     ]
     done: int = 0
     total: int = 0

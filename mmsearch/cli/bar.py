@@ -31,6 +31,7 @@ _WORDS = {
     "calibrating": "calibrating",
     "tagging": "tagging",
     "comparing": "comparing",
+    "training": "training",
 }
 
 

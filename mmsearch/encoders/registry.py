@@ -4,7 +4,7 @@ A name is looked up in this order, and nothing is guessed from a part of it:
 
 1. a built-in encoder (`BUILTIN`), else one that an installed package offers in the entry-point group
    `mmsearch.encoders`. Both are factories: called with (name, device, precision), they return an `Encoder`;
-2. a folder that our own training wrote (it holds `encoder.json`);
+2. a folder that our own training wrote (it holds `encoder.json`): towers, or an adapter on another encoder;
 3. one of open_clip's, split at the first slash: `ARCHITECTURE/TAG` (`ViT-B-32/laion2b_s34b_b79k`), or
    `ARCHITECTURE/FILE` (`ViT-B-32/./mine.safetensors`, `ViT-B-32//data/mine.pt`).
 
@@ -103,9 +103,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto") ->
         return _load_plugin(plugins[name], device, precision)
     folder = _trained_folder(name)
     if folder:
-        from mmsearch.encoders.trained import TrainedEncoder
-
-        return TrainedEncoder(folder, device=device, precision=precision)
+        return _trained(folder, device, precision)
     _check_architecture(name)
     return _open_clip(name, device, precision)
 
@@ -171,6 +169,18 @@ def _trained_folder(name: str) -> Path | None:
 
     folder = Path(name).expanduser().absolute()
     return folder if (folder / MANIFEST).is_file() else None
+
+
+def _trained(folder: Path, device: str, precision: str) -> Encoder:
+    """Towers of its own, or small maps on another encoder's vectors."""
+    from mmsearch.encoders.adapted import AdaptedEncoder, base_of
+
+    base = base_of(folder)
+    if base is not None:
+        return AdaptedEncoder(folder, load_encoder(base, device=device, precision=precision))
+    from mmsearch.encoders.trained import TrainedEncoder
+
+    return TrainedEncoder(folder, device=device, precision=precision)
 
 
 def _plugins() -> dict[str, EntryPoint]:

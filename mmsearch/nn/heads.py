@@ -1,6 +1,7 @@
 """From a tower's rows into the shared space.
 
-In: (n, width) pooled rows. Out: (n, out). `Linear` heads are CLIP's; the deeper one is for locked towers.
+In: (n, width) pooled rows. Out: (n, out). Linear heads are CLIP's; the deeper one is for locked towers; an adapter
+moves vectors within a space that is there already.
 """
 
 from __future__ import annotations
@@ -45,3 +46,19 @@ class DeepHead(nn.Module):
         inner = F.gelu(self.inner(self.dropout(x)))
         rows: Tensor = self.line(x) + self.more(self.dropout(inner))
         return rows
+
+
+class Adapter(nn.Module):
+    """x + x A + a: (n, width) -> (n, width). Starts as the identity (Gao et al. 2021, arXiv 2110.04544, without their
+    bottleneck: few pictures and strong weight decay keep A small)."""
+
+    def __init__(self, width: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.line = nn.Linear(width, width)
+        nn.init.zeros_(self.line.weight)
+        nn.init.zeros_(self.line.bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        moved: Tensor = vectors + self.line(self.dropout(vectors))
+        return moved

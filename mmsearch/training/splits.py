@@ -11,6 +11,7 @@ also what was learnt by heart (`by_caption`).
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,7 @@ def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> 
         else:
             contents = sorted(picture.content for picture in family)
             free.append((_place(seed, contents[0]), contents))
-    free.sort()
+    waiting = deque(sorted(free))
     count = sum(len(contents) for _, contents in free)
     until, spare = 0.0, count // 2  # at least half is trained on
     for side, share in (("dev", dev), ("test", test)):
@@ -105,8 +106,8 @@ def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> 
             continue
         until += share
         least = min(LEAST_HELD_OUT, count // 4)
-        while free and (free[0][0] < until or len(on[side]) < least) and len(free[0][1]) <= spare:
-            contents = free.pop(0)[1]
+        while waiting and (waiting[0][0] < until or len(on[side]) < least) and len(waiting[0][1]) <= spare:
+            contents = waiting.popleft()[1]
             on[side].update(contents)
             spare -= len(contents)
     held = on["dev"] | on["test"]
@@ -129,3 +130,12 @@ def _place(seed: int, *parts: str) -> float:
     """0 to 1, as good as random."""
     text = "\0".join((str(seed), *parts)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8]) / 2**64
+
+
+def folds(pictures: Sequence[Picture], count: int, *, seed: int = 0) -> list[list[Picture]]:
+    """`count` parts of about the same size, by a hash of the content; copies of a picture lie in one part."""
+    families = sorted(_families(pictures), key=lambda family: _place(seed, min(picture.content for picture in family)))
+    parts: list[list[Picture]] = [[] for _ in range(count)]
+    for family in families:
+        min(parts, key=len).extend(family)
+    return parts

@@ -1,0 +1,187 @@
+"""The training loop, the only one: every recipe runs through it.
+
+In: a learner (batch -> outputs), an objective (outputs -> loss), batches by step, the recipe's numbers, a folder.
+Out: the learner with its best weights, and in the folder `best.safetensors`, `log.csv`, TensorBoard's files; while it
+runs also `checkpoint.safetensors`, from which a run that was killed goes on as if nothing had been.
+
+A step is a function of the weights, the seed and its number, so that on a CPU a resumed run gives the same weights, bit
+for bit. A loss that is no number ends the run; the last good checkpoint stays.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mmsearch.errors import ModelError
+from mmsearch.nn import checkpoint
+from mmsearch.nn.tuning import decay_groups
+from mmsearch.training import run_state
+from mmsearch.training.batch import Batch
+from mmsearch.training.distributed import World
+from mmsearch.training.gradients import backward
+from mmsearch.training.learners.average import follow, untrained_copy
+from mmsearch.training.learners.learner import Learner
+from mmsearch.training.logs import Logs
+from mmsearch.training.recipe import Recipe, settings_of
+from mmsearch.types import Progress
+
+BEST = "best.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+EVERY_LOG = 10  # steps between two rows of the log
+
+Score = Callable[[Learner], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """steps that were made; the best one by dev recall (the last where nothing was scored); what it scored."""
+
+    steps: int
+    best_step: int
+    best: Mapping[str, float]
+    pairs_a_second: float
+    seconds: float
+    stopped_early: bool
+
+
+def train(
+    learner: Learner,
+    objective: nn.Module,
+    batches: Callable[[int], Batch],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    score: Score | None = None,
+    device: torch.device | None = None,
+    world: World | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """batches(step): the rows of this process. score(learner): its figures on the dev side; `recall` decides.
+
+    Raises ModelError for a loss that is no number, UsageError for a checkpoint of another recipe.
+    """
+    device, world = device or torch.device("cpu"), world or World()
+    learner.to(device).train()
+    objective.to(device).train()
+    world.same_start(learner)
+    modules = nn.ModuleDict({"learner": learner, "objective": objective})
+    optimiser = torch.optim.AdamW(
+        [*decay_groups(learner, recipe.weight_decay), *decay_groups(objective, 0.0)],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98 if recipe.batch > 1000 else 0.999),
+    )
+    scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
+    average = untrained_copy(learner) if recipe.ema else None
+    torch.manual_seed(recipe.seed + world.rank)
+
+    progress = run_state.State()
+    saved = folder / CHECKPOINT
+    if saved.is_file():
+        progress = run_state.load(saved, settings_of(recipe), modules, optimiser, average, world)
+    logs = Logs(folder, progress.step) if world.rank == 0 else None
+    began, began_at = time.monotonic(), progress.step
+
+    while progress.step < recipe.steps and not progress.stopped_early:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, progress.step)
+        optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for turn in range(recipe.accumulate):
+            batch = batches(progress.step * recipe.accumulate + turn).map(lambda part: part.to(device))
+            losses.append(
+                backward(
+                    learner, objective, batch,
+                    piece=recipe.piece, share=1 / recipe.accumulate, precision=recipe.precision,
+                    scaler=scaler if scaler.is_enabled() else None, world=world,
+                )
+            )  # fmt: skip
+        world.sum_gradients(learner.parameters())
+        loss = sum(losses) / len(losses)
+        scaler.unscale_(optimiser)
+        length = nn.utils.clip_grad_norm_([*modules.parameters()], recipe.clip or math.inf)
+        if not math.isfinite(loss) or not (scaler.is_enabled() or bool(length.isfinite())):
+            raise ModelError(_no_number(recipe, progress.step, saved.is_file()))
+        scaler.step(optimiser)
+        scaler.update()
+        learner.after_step()
+        if average:
+            follow(average, learner, min(recipe.ema, (1 + progress.step) / (10 + progress.step)))
+        progress.step += 1
+
+        figures: dict[str, float] = {}
+        if score and (progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps):
+            found = _scored(average or learner, score) if world.rank == 0 else {}
+            learner.train()
+            recall = world.share(found.get("recall", 0.0))
+            figures |= {name: value for name, value in found.items() if name != "recall"}
+            if recall > progress.best_recall:
+                progress.best_recall, progress.best_step, progress.best = recall, progress.step, dict(found)
+                if world.rank == 0:
+                    _save_best(folder, average or learner, recipe, progress)
+            elif recipe.patience and progress.step - progress.best_step >= recipe.patience * recipe.evaluate_every:
+                progress.stopped_early = True
+        seconds = time.monotonic() - began
+        rate = (progress.step - began_at) * recipe.batch * recipe.accumulate / max(seconds, 1e-9)
+        if logs and (figures or progress.step % EVERY_LOG == 0 or progress.step == recipe.steps):
+            logs.write(
+                progress.step - 1,
+                {"loss": loss, "learning_rate": learning_rate(recipe, progress.step - 1), "pairs_a_second": rate}
+                | figures,
+            )
+        if progress.step % recipe.checkpoint_every == 0 and progress.step < recipe.steps:
+            run_state.save(saved, settings_of(recipe), modules, optimiser, average, progress, world)
+        if on_progress:
+            on_progress(Progress("training", progress.step, recipe.steps))
+
+    if logs:
+        logs.close()
+    if progress.best_step:
+        tensors, _ = checkpoint.load(folder / BEST)
+        learner.load_state_dict(tensors)
+    else:
+        progress.best_step = progress.step
+        if average:
+            learner.load_state_dict(average.state_dict())
+        if world.rank == 0:
+            _save_best(folder, learner, recipe, progress)
+    saved.unlink(missing_ok=True)
+    learner.eval()
+    return Trained(
+        progress.step, progress.best_step, progress.best, rate if progress.step > began_at else 0.0,
+        time.monotonic() - began, progress.stopped_early,
+    )  # fmt: skip
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter 2017)."""
+    warm = max(1, round(recipe.warmup * recipe.steps))
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
+
+
+@torch.no_grad()
+def _scored(learner: Learner, score: Score) -> Mapping[str, float]:
+    """As it would be used: nothing is dropped out."""
+    return score(learner.eval())
+
+
+def _save_best(folder: Path, learner: Learner, recipe: Recipe, state: run_state.State) -> None:
+    tensors = {name: value.detach().cpu() for name, value in learner.state_dict().items()}
+    facts = {"recipe": settings_of(recipe), "step": state.best_step, "dev": dict(state.best)}
+    checkpoint.save(folder / BEST, tensors, facts)
+
+
+def _no_number(recipe: Recipe, step: int, has_checkpoint: bool) -> str:
+    kept = "the last checkpoint is kept, and the same command goes on from it" if has_checkpoint else "nothing is lost"
+    return (
+        f"The loss is no number at step {step + 1} of {recipe.name}; {kept}. A smaller learning_rate (now "
+        f"{recipe.learning_rate:g}) or precision=fp32 usually helps."
+    )

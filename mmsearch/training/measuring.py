@@ -1,0 +1,106 @@
+"""An encoder in training, measured on what it was not trained on, with the figures and intervals of `mmsearch eval`.
+
+In: a `DualEncoder` and a held-out side. Out: values of each query (judging.py), so that before and after can be
+compared on the same queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmsearch import judging
+from mmsearch.judging import Difference, Measure, Values
+from mmsearch.nn.dual_encoder import DualEncoder
+from mmsearch.testsets import Captioned, Labelled
+from mmsearch.training.held_out import HeldOut
+
+BATCH = 64  # pictures or texts at once
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One set, measured before and after: about, in one line; figures with 95 % intervals; what was gained."""
+
+    about: str
+    before: tuple[Measure, ...]
+    after: tuple[Measure, ...]
+    gained: tuple[Difference, ...]
+
+    @property
+    def main(self) -> Difference:
+        """The difference that decides: text to image R@10, or mAP where labels are asked for."""
+        return next(one for one in self.gained if one.direction == "t2i" and one.name in ("R@10", "mAP"))
+
+
+@torch.inference_mode()
+def vectors(
+    encoder: DualEncoder, side: HeldOut, device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pictures (n, d) and texts (t, d) of the held-out side, unit length."""
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        images = [encoder.images(part.to(device)).pooled for part in side.images(BATCH)]
+        texts = [
+            encoder.texts(part.to(device), None if mask is None else mask.to(device)).pooled
+            for part, mask in side.texts(BATCH)
+        ]
+    finally:
+        encoder.train(was_training)
+    return _rows(images), _rows(texts)
+
+
+def _rows(parts: Sequence[torch.Tensor | None]) -> NDArray[np.float32]:
+    made: NDArray[np.float32] = torch.cat([part for part in parts if part is not None]).float().cpu().numpy()
+    return made
+
+
+def judged(encoder: DualEncoder, side: HeldOut, device: torch.device) -> tuple[Values, ...]:
+    return judging.judge(side.test, *vectors(encoder, side, device))
+
+
+def compared(about: str, before: tuple[Values, ...], after: tuple[Values, ...]) -> Compared:
+    """Both on the same queries."""
+    return Compared(about, judging.measures(before), judging.measures(after), judging.differences(before, after))
+
+
+def figures(values: Sequence[Values]) -> Mapping[str, float]:
+    """Means by name as in `t2i_R@10`, and `recall`: the mean of all recalls (or mAPs), by which choices are made."""
+    found = {
+        f"{one.direction}_{name}": float(mean)
+        for one in values
+        for name, mean in zip(one.names, one.values.mean(axis=0), strict=True)
+        if name.startswith("R@") or name == "mAP"
+    }
+    return found | {"recall": sum(found.values()) / len(found)}
+
+
+def together(folds: Sequence[tuple[Captioned | Labelled, tuple[Values, ...]]]) -> tuple[Values, ...]:
+    """Values of parts that share no picture, as those of one set. A label that is asked in several parts stays one
+    group."""
+    labels = {
+        text: number for number, text in enumerate(dict.fromkeys(text for test, _ in folds for text in test.texts))
+    }
+    made = []
+    for direction in dict.fromkeys(one.direction for _, values in folds for one in values):
+        parts, groups, start = [], [], 0
+        for test, values in folds:
+            for one in values:
+                if one.direction != direction:
+                    continue
+                parts.append(one)
+                if isinstance(test, Labelled) and direction == "t2i":
+                    groups.append(np.array([labels[text] for text in test.texts], np.int64))
+                else:
+                    groups.append(one.groups + start)
+            start += len(test.pictures)
+        ranks = [part.ranks for part in parts if part.ranks is not None]
+        values_of_all = np.concatenate([part.values for part in parts])
+        of_ranks = np.concatenate(ranks) if ranks else None
+        made.append(Values(direction, parts[0].names, values_of_all, np.concatenate(groups), of_ranks))
+    return tuple(made)
