@@ -103,7 +103,7 @@ class FeatureCache:
             wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if len(wrong):
                 raise ModelError(
-                    f"The tower {tower} gives numbers that are none, or too large for {self._precision}, for "
+                    f"The tower {tower} gives what is no number, or too large for {self._precision}, for "
                     f"{len(wrong)} of {len(which)}, first for {names[which[wrong[0]]]}; load other weights, or keep "
                     "its rows in float32."
                 )

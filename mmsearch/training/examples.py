@@ -66,7 +66,7 @@ def read(source: str | Path, *, on_progress: Report | None = None) -> Supervised
     kept = _each_once([picture for picture in pictures if picture.said])
     copies = len(pictures) - len(silent) - len(kept)
     if copies:
-        notices.append(f"{copies:,} pictures of {about} are copies of others, and count once with all that is said.")
+        notices.append(f"Equal files among {about}: {copies:,}; they count once, with all that is said of them.")
     if found:
         wrong += _too_little(about, kept, len(found), left_out)
     if wrong:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -69,9 +70,10 @@ def file_bytes(path: Path) -> bytes:
     return files.read(path, Limits().max_megabytes)[0]
 
 
-def label_texts(label: str) -> list[str]:
+@lru_cache(maxsize=10_000)
+def label_texts(label: str) -> tuple[str, ...]:
     """`apple` -> "apple", "a photo of an apple", ..."""
-    return [label, *prompts(label)[:PROMPTS]]
+    return (label, *prompts(label)[:PROMPTS])
 
 
 def spoken(pictures: Sequence[Picture]) -> list[str]:
