@@ -50,7 +50,7 @@ def captions(width: int = 4) -> Outputs:
     images = draw(4, width, seed=3)
     return Outputs(
         image=Features(pooled=images / images.norm(dim=1, keepdim=True)),
-        text=Features(tokens=torch.cat([own, neighbour], -1), mask=ids > 0),
+        text=Features(draw(4, width, seed=4), torch.cat([own, neighbour], -1), ids > 0),
         targets=Features(tokens=ids[..., None]),
         groups=torch.tensor(PICTURES),
     )
@@ -60,7 +60,11 @@ CASES = {
     "mae": (MaskedAutoencoding(), patches, ("image.tokens", "targets.tokens", "targets.mask")),
     "data2vec": (Data2Vec(), patches, ("image.tokens", "targets.tokens", "targets.mask")),
     "masked_language": (MaskedLanguage(), words, ("text.tokens", "targets.tokens", "targets.mask")),
-    "skipgram": (SkipGram(2, 3, 0.9, 0.7), captions, ("text.tokens", "text.mask", "targets.tokens", "image.pooled")),
+    "skipgram": (
+        SkipGram(2, 3, 0.9, 0.7),
+        captions,
+        ("text.tokens", "text.pooled", "text.mask", "targets.tokens", "image.pooled"),
+    ),
 }
 
 
@@ -137,6 +141,11 @@ def slow_skipgram(made: Outputs, window: int, negatives: int, margin: float, vis
         others = [j for j in range(4) if IDS[i][s] not in IDS[j] and PICTURES[i] != PICTURES[j]]
         fails = [max(0.0, margin - cosine[i] + cosine[j]) for j in others]
         visual += negatives * sum(fails) / len(others) / len(places)
+    for i, caption in enumerate(made.text.pooled.tolist()):
+        cosine = [dot(caption, v) for v in images]
+        others = [j for j in range(4) if PICTURES[i] != PICTURES[j]]
+        fails = [max(0.0, margin - cosine[i] + cosine[j]) for j in others]
+        visual += negatives * sum(fails) / len(others) / 4
     return language / pairs + visual_weight * visual
 
 
@@ -158,8 +167,8 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     objective, make, _ = CASES[name]
     made = make()
     said = (made.image if name in ("mae", "data2vec") else made.text).tokens.requires_grad_()
-    inputs = [said, made.image.pooled.requires_grad_()] if name == "skipgram" else [said]
-    assert torch.autograd.gradcheck(lambda *_: objective(made), tuple(inputs))
+    more = [side.pooled.requires_grad_() for side in (made.text, made.image)] if name == "skipgram" else []
+    assert torch.autograd.gradcheck(lambda *_: objective(made), (said, *more))
 
 
 @pytest.mark.parametrize("name", CASES)

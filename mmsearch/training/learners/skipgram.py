@@ -1,12 +1,14 @@
 """Words grounded in pictures: the vectors of the words of each caption, beside the vector of its picture.
 
-In: `Batch` with images and texts (n, t) int64 and mask. Out: image.pooled (n, d), unit length; text.tokens (n, t, 2d),
-each word in the space of the pictures, then its vector as a neighbour of others; text.mask (n, t);
-targets.tokens (n, t, 1) int64, which word it is.
+In: `Batch` with images and texts (n, t) int64 and mask. Out: image.pooled, text.pooled (n, d), unit length;
+text.tokens (n, t, 2d), each word in the space of the pictures, then its vector as a neighbour of others; text.mask
+(n, t); targets.tokens (n, t, 1) int64, which word it is.
 (Lazaridou, Pham, Baroni 2015, arXiv 1501.02598)
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -39,11 +41,11 @@ class SkipGram(Learner):
 
     def forward(self, batch: Batch) -> Outputs:
         ids = self.need(batch.texts, "texts")
-        said: Features = self.encoder.text_tower(ids, self.need(batch.mask, "mask"))
+        said = self.encoder.texts(ids, self.need(batch.mask, "mask"))
         words = self.encoder.text_head(self.need(said.tokens, "tokens"))  # (n, t, d)
         return Outputs(
             image=seen(self.encoder, batch.images),
-            text=Features(tokens=torch.cat([words, self.neighbours(ids)], -1), mask=said.mask),
+            text=replace(said, tokens=torch.cat([words, self.neighbours(ids)], -1)),
             targets=Features(tokens=ids[..., None]),
             groups=batch.groups,
         )
