@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmsearch.errors import UsageError
 from mmsearch.training.examples import Supervised
 from mmsearch.training.picture import Picture, Side
-from mmsearch.training.splits import Sides, by_caption, by_picture
+from mmsearch.training.splits import Sides, by_caption, by_picture, folds
 
 
 def picture(one: int, key: str = "", split: Side | None = None, captions: int = 1) -> Picture:
@@ -74,6 +74,17 @@ def test_copies_stay_together() -> None:
     side_of = {one.key: name for name in ("train", "dev", "test") for one in getattr(sides, name)}
     assert set(side_of.values()) == {"train", "dev", "test"}
     assert all(side_of[f"p{one}.jpg"] == side_of[f"p{one} (1).jpg"] for one in range(300))
+
+
+def test_folds_are_even_and_copies_lie_in_one() -> None:
+    whole = [picture(one * 3 + copy, f"p{one}{' (1)' * copy}.jpg") for one in range(100) for copy in range(2)]
+    parts = folds(whole, 4)
+    assert [len(part) for part in parts] == [50] * 4
+    assert set().union(*(contents(tuple(part)) for part in parts)) == contents(tuple(whole))
+    for part in parts:
+        keys = {one.key for one in part}
+        assert {key.replace(" (1)", "") for key in keys} == {key for key in keys if "(" not in key}
+    assert [contents(tuple(part)) for part in folds(whole[::-1], 4)] == [contents(tuple(part)) for part in parts]
 
 
 def test_sides_that_a_set_names_are_kept_and_copies_go_along() -> None:
