@@ -39,6 +39,14 @@ def open_clip() -> Any:
     return open_clip
 
 
+def timm() -> Any:
+    """The module `timm`, which open_clip brings and which needs the same care. Raises as `open_clip` does."""
+    open_clip()
+    with quiet():
+        import timm
+    return timm
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No warnings and no log lines from the model libraries inside the block.

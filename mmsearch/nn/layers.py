@@ -7,6 +7,8 @@ patches: Dosovitskiy et al. 2021, arXiv 2010.11929)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -113,6 +115,24 @@ class PatchEmbedding(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         made: Tensor = self.line(self.patchify(pixels)) + self.positions
         return made
+
+
+class Normalisation(nn.Module):
+    """Pixels as published image towers read them: (n, side, side, 3) uint8 -> (n, 3, side, side) float32.
+
+    mean, std: of values between 0 and 1, one for each colour.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
 def start(module: nn.Module) -> None:

@@ -5,6 +5,8 @@ Normalisation of pixels lies inside, so that the exported graph reads what `prep
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,12 +34,21 @@ class Tower(nn.Module):
 
 
 def stages_of(*modules: nn.Module) -> list[nn.Module]:
-    """Modules in the order of their use -> stages: lists count by their members, and what follows a stage without a
-    matrix of its own (norms, pooling) belongs to that stage."""
-    parts = [part for one in modules for part in (one if isinstance(one, nn.Sequential | nn.ModuleList) else [one])]
+    """Modules in the order of their use -> stages. Lists, and modules that only hold another, count by their members;
+    what has no matrix of its own (norms, pooling) belongs to the stage before it."""
     groups: list[list[nn.Module]] = []
-    for part in parts:
+    for part in _members(modules):
         if not groups or any(parameter.dim() > 1 for parameter in part.parameters()):
             groups.append([])
         groups[-1].append(part)
     return [group[0] if len(group) == 1 else nn.ModuleList(group) for group in groups]
+
+
+def _members(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    for one in modules:
+        inside = list(one.children())
+        only_holds = len(inside) == 1 and not list(one.parameters(recurse=False))
+        if only_holds or isinstance(one, nn.Sequential | nn.ModuleList):
+            yield from _members(inside)
+        else:
+            yield one

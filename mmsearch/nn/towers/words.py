@@ -32,7 +32,8 @@ class WordBag(Tower):
         self.apply(start)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
-        counts = mask.bool() & ~torch.isin(ids, self.get_buffer("special"))
+        no_word = (ids.unsqueeze(-1) == self.get_buffer("special")).any(-1)  # (n, t); ONNX has no `isin`
+        counts = mask.bool() & ~no_word
         x = self.embedding(ids)  # (n, t, width)
         return Features(pooled=mean_over(x, counts), tokens=x, mask=counts)
 
