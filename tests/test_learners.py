@@ -1,4 +1,5 @@
-"""The learners: what they make of a batch, that rows stand alone, what is hidden, and who follows whom."""
+"""The learners: what they make of a batch, that rows stand alone, what is hidden, and who follows whom. One file for
+all of them, long as it is, because they share the batch and the table of what holds for each."""
 
 from __future__ import annotations
 
