@@ -27,6 +27,7 @@ from mmsearch.cli import (
     roots,
     saved,
     tag,
+    train,
     why,
 )
 from mmsearch.cli.console import say
@@ -43,7 +44,7 @@ Examples:
 \b
 Exit codes: 0 done, 1 nothing found, 2 usage,
 3 some files failed, 4 collection or model error,
-70 a bug of ours, 130 after Ctrl-C.
+5 not promoted, 70 a bug of ours, 130 after Ctrl-C.
 """
 
 
@@ -74,7 +75,7 @@ def mmsearch(
 
 for group in (
     *(index, query, describe, tag, duplicates, why, saved),
-    *(health, doctor, roots, models, evaluate, compare, demo),
+    *(health, doctor, roots, models, evaluate, compare, train, demo),
 ):
     group.add_to(app)
 

@@ -35,15 +35,21 @@ def measures_table(measures: Iterable[Measure]) -> Table:
 def differences_table(evaluation: Evaluation) -> Table:
     """direction, measure, both values, what the rival has over the first in points, its 95 % interval, p."""
     assert evaluation.rival is not None
+    names = ("first", "second", "difference")
+    return changes_of(evaluation.measures, evaluation.rival.measures, evaluation.differences, names)
+
+
+def changes_of(
+    before: Iterable[Measure], after: Iterable[Measure], changes: Iterable[Difference], names: tuple[str, str, str]
+) -> Table:
+    """Two columns of values and what lies between them; names: of these three columns."""
     rows = []
-    for first, second, change in zip(
-        evaluation.measures, evaluation.rival.measures, evaluation.differences, strict=True
-    ):
+    for first, second, change in zip(before, after, changes, strict=True):
         values = (f"{first.value:.1f}", f"{second.value:.1f}", f"{change.value:+.1f}")
         ends = _ends(change.low, change.high, signed=True)
         p = "-" if change.p is None else f"{change.p:.4f}"
         rows.append(tuple(map(Cell, (change.direction, change.name, *values, *ends, p))))
-    columns = ("direction", "measure", "first", "second", "difference", "95 % from", "to", "p")
+    columns = ("direction", "measure", *names, "95 % from", "to", "p")
     return Table(columns, frozenset(columns[2:]), tuple(rows))
 
 

@@ -49,6 +49,23 @@ def trained(folder: Path) -> Encoder:
     return load_encoder(str(folder / "mine"))
 
 
+def adapted(folder: Path) -> Encoder:
+    from mmsearch.encoders.adapted import PARTS, write_adapted
+    from mmsearch.encoders.registry import load_encoder
+
+    base = trained(folder)
+    d, random = base.space.dimension, np.random.default_rng(0)
+    parts = {name: random.normal(0, 0.2, (d, d) if name.endswith("matrix") else d).astype(np.float32) for name in PARTS}
+    write_adapted(
+        folder / "adapted",
+        base=base.space.name,
+        base_fingerprint=base.space.fingerprint,
+        parts=parts,
+        facts={},
+    )
+    return load_encoder(str(folder / "adapted"))
+
+
 def write_trained(folder: Path) -> None:
     """A directory as our training writes it: mean colours of a grid, and the mean of word vectors."""
     import torch
@@ -100,7 +117,9 @@ def write_trained(folder: Path) -> None:
     )
 
 
-ENCODERS: dict[str, Callable[[Path], Encoder]] = {"lite": lite, "open_clip": open_clip, "trained": trained}
+ENCODERS: dict[str, Callable[[Path], Encoder]] = {
+    "lite": lite, "open_clip": open_clip, "trained": trained, "adapted": adapted,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(ENCODERS))

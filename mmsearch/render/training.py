@@ -1,0 +1,125 @@
+"""What a training run found -> tables, lines and JSON for people and programs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmsearch.render.figures import changes_of
+from mmsearch.render.table import Table
+from mmsearch.render.text import count, printable
+
+if TYPE_CHECKING:
+    from mmsearch.judging import Measure
+    from mmsearch.training.measuring import Compared
+    from mmsearch.training.promotion import Verdict
+    from mmsearch.training.recipe import Recipe
+    from mmsearch.training.run import Report
+
+WIDTH = 78
+
+
+def table(compared: Compared) -> Table:
+    """direction, measure, before, after, gained in points with its 95 % interval, p."""
+    return changes_of(compared.before, compared.after, compared.gained, ("before", "after", "gained"))
+
+
+def lines(report: Report) -> Iterator[str]:
+    """What was done; the last two say before and after."""
+    trained = report.trained
+    early = f", stopped early at {trained.steps:,}" if trained.stopped_early else ""
+    yield (
+        f"{report.recipe.name}: {count(report.parameters, 'parameter')}, {count(trained.best_step, 'step')}{early}, "
+        f"{trained.pairs_a_second:,.0f} pairs/s, {trained.seconds:,.0f} s"
+    )
+    if report.strength is not None:
+        yield f"strength {report.strength:g} of 1, chosen on held-out pictures"
+    if report.held_out is None:
+        yield f"a tower for other recipes; its weights are in {printable(str(report.out / 'run'))}"
+        return
+    yield f"written to {printable(str(report.out))}; use it with: mmsearch index --model {printable(str(report.out))}"
+    yield f"before {_told(report.held_out.before)}"
+    yield f"after  {_told(report.held_out.after)}"
+
+
+def _told(measures: Iterable[Measure]) -> str:
+    """`t2i R@1/R@5/R@10 23.0/50.7/63.3, i2t ...`; for labels `t2i mAP 41.2`."""
+    by_direction: dict[str, list[Measure]] = {}
+    for one in measures:
+        if one.name.startswith("R@") or one.name == "mAP":
+            by_direction.setdefault(one.direction, []).append(one)
+    return ", ".join(
+        f"{direction} {'/'.join(one.name for one in own)} {'/'.join(f'{one.value:.1f}' for one in own)}"
+        for direction, own in by_direction.items()
+    )
+
+
+def as_json(report: Report, verdict: Verdict | None) -> dict[str, Any]:
+    """promoted: only where it was asked for."""
+    trained = report.trained
+    return {
+        "recipe": report.recipe.name,
+        "out": str(report.out),
+        "parameters": report.parameters,
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "stopped_early": trained.stopped_early,
+        "pairs_a_second": round(trained.pairs_a_second, 1),
+        "seconds": round(trained.seconds, 1),
+        "strength": report.strength,
+        "held_out": _json(report.held_out),
+        "general": _json(report.general),
+        "promoted": None if verdict is None else verdict.better,
+        "why": None if verdict is None else verdict.why,
+        "notices": list(report.notices),
+        "left_out": [{"path": str(one.path), "error": one.error} for one in report.left_out],
+    }
+
+
+def _json(compared: Compared | None) -> dict[str, Any] | None:
+    if compared is None:
+        return None
+    measures = [
+        {
+            "direction": before.direction,
+            "measure": before.name,
+            "before": round(before.value, 3),
+            "after": round(after.value, 3),
+            "gained": round(gained.value, 3),
+            "low": gained.low,
+            "high": gained.high,
+            "p": gained.p,
+        }
+        for before, after, gained in zip(compared.before, compared.after, compared.gained, strict=True)
+    ]
+    return {"about": compared.about, "measures": measures}
+
+
+def recipe_lines(recipes: Mapping[str, Recipe]) -> Iterator[str]:
+    """Each recipe: its name, what it trains, what it is good for."""
+    for name, recipe in recipes.items():
+        yield f"{name}: {_parts(recipe)}"
+        yield from textwrap.wrap(recipe.good_for, WIDTH, initial_indent="    ", subsequent_indent="    ")
+
+
+def _parts(recipe: Recipe) -> str:
+    if recipe.model:
+        return f"{recipe.model} and small maps on its vectors, objective {recipe.objective}"
+    towers = [
+        f"{side} {name} ({how})"
+        for side, name, how in (
+            ("image", recipe.image, recipe.image_tune),
+            ("text", recipe.text, recipe.text_tune),
+        )
+        if name
+    ]
+    return f"{', '.join(towers)}, objective {recipe.objective}"
+
+
+def recipes_json(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    return {
+        "recipes": [
+            {"name": name, "trains": _parts(recipe), "good_for": recipe.good_for} for name, recipe in recipes.items()
+        ]
+    }
