@@ -38,7 +38,7 @@ from mmsearch.nn.towers.vit import ViT  # noqa: E402
 from mmsearch.nn.towers.word_pieces import learned_word_pieces, minilm_word_pieces  # noqa: E402
 from mmsearch.nn.tuning import merge, tune  # noqa: E402
 from mmsearch.training.export import to_onnx  # noqa: E402
-from tests.tiny_openclip import add_architectures, picture, transform, write_checkpoint  # noqa: E402
+from tests.tiny_openclip import add_architectures, picture, run_python, transform, write_checkpoint  # noqa: E402
 
 TEXTS = ["a dog runs over the wet grass", "two cats", "the red car stops near a small shop in the rain", "a dog"]
 SMALL = {"width": 32, "depth": 2, "heads": 2}
@@ -444,6 +444,15 @@ def test_minilm_is_the_published_one(name: str, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_text_tower_of_hugging_face_loads_first_thing_in_a_process() -> None:
+    script = """
+        import sys
+        from mmsearch.nn.towers import text_tower
+        print(text_tower(f"hugging_face:{sys.argv[1]}", {"weights": False}).width)
+    """
+    assert run_python(script, str(tiny_bert())) == "32\n"
+
+
 def test_folders_that_are_no_text_tower_say_so(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match=r"holds no config\.json and no tokenizer\.json"):
         text_tower(f"hugging_face:{tmp_path}", {"weights": False})
@@ -482,6 +491,8 @@ def test_texts_that_are_not_read_as_clips_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelError, match=words):
             text_tower(f"open_clip:{architecture}")
+    with pytest.raises(ModelError, match="only squares"):
+        image_tower("open_clip:mmsearch-tiny-oblong")
     with pytest.raises(UnknownModelError, match="no open_clip architecture 'ViT-B-33'"):
         image_tower("open_clip:ViT-B-33")
 

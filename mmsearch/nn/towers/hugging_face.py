@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmsearch.encoders.openclip_library import quiet
+from mmsearch.encoders.openclip_library import open_clip, quiet
 from mmsearch.errors import UsageError, WeightsMismatchError, WeightsNotFoundError
 from mmsearch.nn.features import Features
 from mmsearch.nn.layers import mean_over
@@ -71,6 +71,7 @@ def _load(folder: Path, weights: bool) -> Any:
 @contextmanager
 def _silence() -> Iterator[None]:
     """No warnings, log lines or progress bars while transformers loads."""
+    open_clip()  # mends a torchvision that does not fit, before transformers imports it
     with quiet():
         from transformers.utils import logging
 

@@ -106,17 +106,17 @@ def _model(name: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     if "/" in name:
         source = resolve(name)
         return load_model(source).requires_grad_(True), source.config, source.preprocessing
-    from open_clip.transform import PreprocessCfg
-
     config = open_clip().get_model_config(name)
     if config is None:
         raise UnknownModelError(f"There is no open_clip architecture {name!r}; `mmsearch models` shows names.")
+    size = config["vision_cfg"].get("image_size", 224)
+    if not isinstance(size, int):
+        raise ModelError(f"{name} reads pictures of {size} pixels; only squares are supported.")
     if config["text_cfg"].get("hf_model_name"):
         raise ModelError(f"{name} takes its text tower from elsewhere; name its weights: {name}/TAG.")
     with quiet():
         model = open_clip().create_model(name, load_weights=False, pretrained_text=False)
-    size = config["vision_cfg"].get("image_size", 224)
-    usual = PreprocessCfg()
+    usual = open_clip().transform.PreprocessCfg()
     return model, config, {"size": size, "mean": usual.mean, "std": usual.std}
 
 
