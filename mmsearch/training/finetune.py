@@ -19,11 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from mmsearch.calibrating import neutral_queries
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.judging import Values
 from mmsearch.nn.dual_encoder import DualEncoder
+from mmsearch.nn.heads import Adapter
 from mmsearch.nn.tuning import wise_ft
 from mmsearch.testsets import Captioned, Labelled
 from mmsearch.training.batches import Batches
@@ -35,6 +39,7 @@ from mmsearch.training.loop import Trained, train
 from mmsearch.training.material import Source
 from mmsearch.training.measuring import Compared, compared, figures, judged, together
 from mmsearch.training.mixing import Weighted
+from mmsearch.training.objectives.anchored import Anchored
 from mmsearch.training.picture import Picture
 from mmsearch.training.recipe import Recipe
 from mmsearch.training.splits import folds
@@ -117,8 +122,20 @@ def _train(
         texts=source.train_texts(pictures),
     ) as batches:
         objective = objective_of(recipe, base.space.dimension)
+        if recipe.general_weight:
+            heads = [
+                head for head in (learner.encoder.image_head, learner.encoder.text_head) if isinstance(head, Adapter)
+            ]
+            objective = Anchored(objective, heads, _anchors(source), recipe.general_weight)
         trained = train(learner, objective, batches.batch, recipe, folder, on_progress=on_progress)
     return learner.encoder, trained
+
+
+def _anchors(source: Source) -> Tensor:
+    """(m, d): what everyday texts are to the encoder below."""
+    assert source.locked is not None
+    texts = neutral_queries()
+    return torch.from_numpy(source.cache.texts(source.locked, texts).take(np.arange(len(texts))))
 
 
 def _measured(encoder: DualEncoder, about: str, held: Sequence[Picture], source: Source, recipe: Recipe) -> Part:
