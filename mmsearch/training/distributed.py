@@ -11,13 +11,17 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmsearch.errors import UsageError
 from mmsearch.training.outputs import Outputs, joined
+
+PATIENCE = timedelta(days=1)  # the others wait while rank 0 fills a cache or evaluates; torchrun ends those left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,20 @@ class World:
         return F.pad(own, (0, 0) * (own.dim() - 2) + (0, missing)) if missing else own
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """What each process learnt from its own rows, added up."""
-        if self.size > 1:
-            for parameter in parameters:
-                if parameter.requires_grad:
-                    if parameter.grad is None:  # the same collective calls in every process
-                        parameter.grad = torch.zeros_like(parameter)
-                    distributed.all_reduce(parameter.grad)
+        """What each process learnt from its own rows, added up. What no process used keeps no gradient: with zeros in
+        its place, the optimiser would let it decay."""
+        free = [one for one in parameters if one.requires_grad]
+        if self.size == 1 or not free:
+            return
+        used = torch.tensor([one.grad is not None for one in free], dtype=torch.uint8, device=free[0].device)
+        distributed.all_reduce(used, distributed.ReduceOp.MAX)
+        for parameter, somewhere in zip(free, used.tolist(), strict=True):
+            if somewhere:  # the same collective calls in every process
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                distributed.all_reduce(parameter.grad)
 
-    def same_start(self, module: nn.Module) -> None:
-        """Everyone begins with the weights of rank 0."""
+    def as_rank_0(self, module: nn.Module) -> None:
+        """Everyone gets the weights and buffers of rank 0."""
         if self.size > 1:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, 0)
@@ -81,12 +89,12 @@ class World:
         if self.size > 1 and not self.rank:
             distributed.barrier()
 
-    def collect(self, value: Tensor) -> list[Tensor]:
-        """A small CPU tensor of each process, in order of rank."""
+    def collect(self, values: list[Tensor]) -> list[list[Tensor]]:
+        """A few small CPU tensors of each process, in order of rank."""
         if self.size == 1:
-            return [value]
+            return [values]
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value)
+        distributed.all_gather_object(found, values)
         return found
 
     def share(self, value: float) -> float:
@@ -107,7 +115,14 @@ def joined_world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":  # nccl sends from the current device
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device)
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except ValueError as error:
+        raise UsageError(
+            f"WORLD_SIZE is {size}, but the processes cannot meet ({' '.join(str(error).split())}); use torchrun."
+        ) from error
     try:
         yield World(distributed.get_rank(), size)
     finally:

@@ -6,12 +6,12 @@ Contrastive losses couple all rows, so a batch cannot simply be added up from sm
 Zhang, Han, Callan 2021, arXiv 2101.06983) goes three ways: all pieces forward without gradients; the loss of all
 outputs, and its gradient at each output; all pieces forward once more, each backward from the gradient at its outputs.
 The result is the gradient of one big batch, for the memory of one piece and a second forward pass. Random numbers
-(dropout, hidden patches) are replayed. Where several processes share a batch, the same cache has the others' rows.
+(dropout, hidden patches) are replayed. Where several processes share a batch, the objective sees the others' rows too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from mmsearch.training.batch import Batch
 from mmsearch.training.distributed import World
 from mmsearch.training.outputs import Outputs, joined
+from mmsearch.training.randomness import random_state, set_random_state
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def backward(
@@ -40,17 +41,17 @@ def backward(
     piece: rows held at once; 0 means all. precision: fp32, bf16 or fp16 (products only; the objective sees float32).
     scaler: for fp16. With several processes, gradients of the learner are still each process's own part.
     """
-    world = world or World()
+    world, device = world or World(), batch.groups.device
     enlarge = scaler.scale if scaler else lambda loss: loss
-    if world.size == 1 and not 0 < piece < len(batch):
-        loss = objective(_run(learner, batch, precision))
+    if not 0 < piece < len(batch):
+        loss = objective(world.gather(_run(learner, batch, precision)))
         enlarge(loss * share).backward()
         return float(loss.detach())
 
-    pieces = batch.pieces(piece or len(batch))
+    pieces = batch.pieces(piece)
     states, parts = [], []
     for rows in pieces:
-        states.append(_random_state(rows))
+        states.append(random_state(device))
         with torch.no_grad():
             parts.append(_run(learner, rows, precision))
 
@@ -60,7 +61,7 @@ def backward(
 
     start = 0
     for rows, state in zip(pieces, states, strict=True):
-        with _replayed(rows, state):
+        with _replayed(device, state):
             outputs = _run(learner, rows, precision)
         values: list[Tensor] = []
         outputs.map(lambda value, into=values: into.append(value) or value)  # type: ignore[misc]
@@ -76,9 +77,11 @@ def backward(
 
 
 def _run(learner: nn.Module, batch: Batch, precision: str) -> Outputs:
-    """Outputs in float32."""
-    device = batch.groups.device.type
-    with torch.autocast(device, _DTYPES[precision], enabled=precision != "fp32"):
+    """Outputs as the networks make them; in float32 where the products were of half precision."""
+    if precision == "fp32":
+        plain: Outputs = learner(batch)
+        return plain
+    with torch.autocast(batch.groups.device.type, _DTYPES[precision]):
         outputs: Outputs = learner(batch)
     return outputs.map(lambda value: value.float() if value.is_floating_point() else value)
 
@@ -91,17 +94,10 @@ def _leaf(value: Tensor, leaves: list[Tensor]) -> Tensor:
     return leaf
 
 
-def _random_state(batch: Batch) -> list[Tensor]:
-    device = batch.groups.device
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-
-
 @contextmanager
-def _replayed(batch: Batch, state: list[Tensor]) -> Iterator[None]:
+def _replayed(device: torch.device, state: Sequence[Tensor]) -> Iterator[None]:
     """Random numbers as they were; afterwards, go on from where we were."""
-    device = batch.groups.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.set_rng_state(state[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state[1], device)
-        yield
+    now = random_state(device)
+    set_random_state(device, state)
+    yield
+    set_random_state(device, now)

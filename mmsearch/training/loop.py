@@ -5,7 +5,7 @@ Out: the learner with its best weights, and in the folder `best.safetensors`, `l
 runs also `checkpoint.safetensors`, from which a run that was killed goes on as if nothing had been.
 
 A step is a function of the weights, the seed and its number, so that on a CPU a resumed run gives the same weights, bit
-for bit. A loss that is no number ends the run; the last good checkpoint stays.
+for bit. A loss, a gradient or weights that are no numbers end the run; the last good checkpoint stays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mmsearch.errors import ModelError
+from mmsearch.errors import ModelError, UsageError
 from mmsearch.nn import checkpoint
 from mmsearch.nn.tuning import decay_groups
 from mmsearch.training import run_state
@@ -63,30 +63,32 @@ def train(
     world: World | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """batches(step): the rows of this process. score(learner): its figures on the dev side; `recall` decides.
+    """batches(step): the rows of this process. score(learner): its figures on the dev side, named as in logs.COLUMNS;
+    `recall` decides.
 
-    Raises ModelError for a loss that is no number, UsageError for a checkpoint of another recipe.
+    Raises ModelError for a loss that is no number, UsageError for a checkpoint of another recipe and for a precision
+    that the device does not have, MMSearchError where the folder cannot be written to.
     """
     device, world = device or torch.device("cpu"), world or World()
-    learner.to(device).train()
-    objective.to(device).train()
-    world.same_start(learner)
-    modules = nn.ModuleDict({"learner": learner, "objective": objective})
+    check_precision(recipe, device)
+    modules = nn.ModuleDict({"learner": learner, "objective": objective}).to(device).train()
     optimiser = torch.optim.AdamW(
         [*decay_groups(learner, recipe.weight_decay), *decay_groups(objective, 0.0)],
         lr=recipe.learning_rate,
         betas=(0.9, 0.98 if recipe.batch > 1000 else 0.999),
     )
-    scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16" and device.type == "cuda")
-    average = untrained_copy(learner) if recipe.ema else None
+    scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16")
+    if recipe.ema:
+        modules["average"] = untrained_copy(learner)
+    judged: Learner = modules["average"] if recipe.ema else learner  # type: ignore[assignment]
+    world.as_rank_0(modules)
     torch.manual_seed(recipe.seed + world.rank)
 
-    progress = run_state.State()
+    running = run_state.Running(settings_of(recipe), modules, optimiser, scaler, device, world)
     saved = folder / CHECKPOINT
-    if saved.is_file():
-        progress = run_state.load(saved, settings_of(recipe), modules, optimiser, average, world)
+    progress = running.load(saved) if saved.is_file() else run_state.State()
     logs = Logs(folder, progress.step) if world.rank == 0 else None
-    began, began_at = time.monotonic(), progress.step
+    began, began_at, rate = time.monotonic(), progress.step, 0.0
 
     while progress.step < recipe.steps and not progress.stopped_early:
         for group in optimiser.param_groups:
@@ -110,53 +112,55 @@ def train(
             raise ModelError(_no_number(recipe, progress.step, saved.is_file()))
         scaler.step(optimiser)
         scaler.update()
+        if not _all_finite(modules):
+            raise ModelError(_no_number(recipe, progress.step, saved.is_file()))
         learner.after_step()
-        if average:
-            follow(average, learner, min(recipe.ema, (1 + progress.step) / (10 + progress.step)))
+        if recipe.ema:
+            follow(judged, learner, min(recipe.ema, (1 + progress.step) / (10 + progress.step)))
         progress.step += 1
 
         figures: dict[str, float] = {}
         if score and (progress.step % recipe.evaluate_every == 0 or progress.step == recipe.steps):
-            found = _scored(average or learner, score) if world.rank == 0 else {}
+            found = _scored(judged, score) if world.rank == 0 else {"recall": 0.0}
             learner.train()
-            recall = world.share(found.get("recall", 0.0))
+            recall = world.share(found["recall"])
             figures |= {name: value for name, value in found.items() if name != "recall"}
             if recall > progress.best_recall:
                 progress.best_recall, progress.best_step, progress.best = recall, progress.step, dict(found)
                 if world.rank == 0:
-                    _save_best(folder, average or learner, recipe, progress)
+                    _save_best(folder, judged, recipe, progress)
             elif recipe.patience and progress.step - progress.best_step >= recipe.patience * recipe.evaluate_every:
                 progress.stopped_early = True
-        seconds = time.monotonic() - began
-        rate = (progress.step - began_at) * recipe.batch * recipe.accumulate / max(seconds, 1e-9)
+        rate = (progress.step - began_at) * recipe.batch * recipe.accumulate / max(time.monotonic() - began, 1e-9)
         if logs and (figures or progress.step % EVERY_LOG == 0 or progress.step == recipe.steps):
-            logs.write(
-                progress.step - 1,
-                {"loss": loss, "learning_rate": learning_rate(recipe, progress.step - 1), "pairs_a_second": rate}
-                | figures,
-            )
+            used = learning_rate(recipe, progress.step - 1)
+            logs.write(progress.step, {"loss": loss, "learning_rate": used, "pairs_a_second": rate} | figures)
         if progress.step % recipe.checkpoint_every == 0 and progress.step < recipe.steps:
-            run_state.save(saved, settings_of(recipe), modules, optimiser, average, progress, world)
+            running.save(saved, progress)
         if on_progress:
             on_progress(Progress("training", progress.step, recipe.steps))
 
-    if logs:
-        logs.close()
-    if progress.best_step:
-        tensors, _ = checkpoint.load(folder / BEST)
-        learner.load_state_dict(tensors)
-    else:
+    if not progress.best_step:
         progress.best_step = progress.step
-        if average:
-            learner.load_state_dict(average.state_dict())
         if world.rank == 0:
-            _save_best(folder, learner, recipe, progress)
-    saved.unlink(missing_ok=True)
+            _save_best(folder, judged, recipe, progress)
+    if world.rank == 0:
+        tensors, facts = checkpoint.load(folder / BEST)
+        learner.load_state_dict(tensors)
+        # On CUDA, a better step that a killed run had made after its checkpoint may not come again: it counts.
+        progress.best_step, progress.best = facts["step"], facts["dev"]
+        saved.unlink(missing_ok=True)
+    world.as_rank_0(learner)
     learner.eval()
     return Trained(
-        progress.step, progress.best_step, progress.best, rate if progress.step > began_at else 0.0,
-        time.monotonic() - began, progress.stopped_early,
-    )  # fmt: skip
+        progress.step, progress.best_step, progress.best, rate, time.monotonic() - began, progress.stopped_early
+    )
+
+
+def check_precision(recipe: Recipe, device: torch.device) -> None:
+    """fp16 needs a GPU: on a CPU it is slower than fp32, and there is no scaling of the loss. Raises UsageError."""
+    if recipe.precision == "fp16" and device.type != "cuda":
+        raise UsageError(f"precision=fp16 needs a CUDA device, and this run is on {device.type}; set precision=bf16.")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -167,10 +171,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, recipe.steps - warm)))
 
 
+def _all_finite(modules: nn.Module) -> bool:
+    """A loss may still be finite while the step it leads to is not; such weights must not be judged or kept."""
+    return bool(torch.stack([one.detach().isfinite().all() for one in modules.parameters()]).all())
+
+
 @torch.no_grad()
 def _scored(learner: Learner, score: Score) -> Mapping[str, float]:
     """As it would be used: nothing is dropped out."""
-    return score(learner.eval())
+    return {name: float(value) for name, value in score(learner.eval()).items()}
 
 
 def _save_best(folder: Path, learner: Learner, recipe: Recipe, state: run_state.State) -> None:
@@ -180,8 +189,10 @@ def _save_best(folder: Path, learner: Learner, recipe: Recipe, state: run_state.
 
 
 def _no_number(recipe: Recipe, step: int, has_checkpoint: bool) -> str:
-    kept = "the last checkpoint is kept, and the same command goes on from it" if has_checkpoint else "nothing is lost"
+    cure = f"a smaller learning_rate (now {recipe.learning_rate:g})"
+    cure += "" if recipe.precision == "fp32" else " or precision=fp32"
+    kept = "; the last checkpoint is kept, and the same command goes on from it" if has_checkpoint else ""
     return (
-        f"The loss is no number at step {step + 1} of {recipe.name}; {kept}. A smaller learning_rate (now "
-        f"{recipe.learning_rate:g}) or precision=fp32 usually helps."
+        f"Training {recipe.name} ended at step {step + 1}: the loss, its gradient or the weights are no numbers. In "
+        f"another --out, {cure} usually helps{kept}."
     )

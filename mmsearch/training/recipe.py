@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import types
+import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from typing import Any, Literal
 
 from mmsearch.errors import MMSearchError, UsageError
+from mmsearch.nn.towers import check_tower
 
 Setting = int | float | str | bool
 Learning = Literal["contrastive", "momentum", "masked_image", "data2vec", "masked_language", "skipgram"]
@@ -92,24 +94,45 @@ _POSITIVE = ("width", "steps", "batch", "accumulate", "learning_rate", "evaluate
 _SHARES = ("warmup", "ema", "interpolate")
 _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_weight")
 
+# Learners that make what one objective alone reads; `contrastive` goes with all others.
+_OWN_OBJECTIVE = {
+    "momentum": "momentum",
+    "masked_image": "mae",
+    "data2vec": "data2vec",
+    "masked_language": "masked_language",
+    "skipgram": "skipgram",
+}
+# Learners that train one tower alone, and which one.
+_ONE_TOWER = {
+    "masked_image": ("image", "vit"),
+    "data2vec": ("image", "vit"),
+    "masked_language": ("text", "transformer"),
+}
+# Recipes that others begin with, and the tower that they leave behind.
+_PRETRAINED = {"mae": ("image", "vit"), "data2vec": ("image", "vit"), "masked-language": ("text", "transformer")}
+
 
 def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """The recipe with `key=value` settings. UsageError that lists all that is wrong."""
+    """The recipe with `key=value` settings. Loads nothing. UsageError that lists all that is wrong."""
     wrong: list[str] = []
-    values: dict[str, Setting] = {}
     hints = typing.get_type_hints(Recipe)
+    own: dict[str, Setting] = {}
+    others: dict[str, str] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             wrong.append(f"{setting!r} is not key=value")
-        elif key in hints and key not in _FIXED:
-            _read(key, text, hints[key], values, wrong)
+        elif key in _FIXED:
+            wrong.append(f"{key} belongs to the recipe and cannot be set; choose another recipe")
+        elif key in hints:
+            _read(key, text, hints[key], own, wrong)
         else:
-            values[key] = text
-    own = {key: value for key, value in values.items() if key in hints}
-    made = replace(recipe, **own)  # type: ignore[arg-type]
-    made = _with_options(made, {key: str(value) for key, value in values.items() if key not in own}, wrong)
-    wrong += _contradictions(made)
+            others[key] = text
+    for part, options in (("objective", "options"), ("image", "image_options"), ("text", "text_options")):
+        if own.get(part, getattr(recipe, part)) != getattr(recipe, part):  # what was set for another one goes with it
+            recipe = replace(recipe, **{options: {}})  # type: ignore[arg-type]
+    made = _with_options(replace(recipe, **own), others, wrong)  # type: ignore[arg-type]
+    wrong += [*_impossible(made), *_contradictions(made)]
     if wrong:
         raise UsageError(f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}.")
     return made
@@ -126,75 +149,175 @@ def objective_arguments(objective: str) -> dict[str, Any]:
 
 
 def _with_options(recipe: Recipe, settings: Mapping[str, str], wrong: list[str]) -> Recipe:
-    """Settings that are no fields: arguments of the objective, sizes of towers."""
+    """Settings that are no fields: arguments of the objective, sizes of towers. An unknown objective is told later."""
     try:
         arguments = objective_arguments(recipe.objective)
-    except MMSearchError as error:
-        wrong.append(str(error).rstrip("."))
+    except MMSearchError:
         arguments = {}
     options: dict[str, dict[str, Setting]] = {
         "": dict(recipe.options), "image": dict(recipe.image_options), "text": dict(recipe.text_options)
     }  # fmt: skip
     for key, text in settings.items():
-        side, dot, name = key.partition(".")
+        side, dot, size = key.partition(".")
         if dot and side in ("image", "text"):
-            options[side][name] = _plain(text)
+            _read_size(side, getattr(recipe, side), size, text, options[side], wrong)
         elif key in arguments:
             _read(key, text, arguments[key], options[""], wrong)
         else:
             known = [*(name for name in typing.get_type_hints(Recipe) if name not in _FIXED), *arguments]
             near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(known)}"
+            hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(known)}, image.SIZE, text.SIZE"
             wrong.append(f"there is no key {key!r} ({hint})")
-    kept = {name: value for name, value in options[""].items() if name in arguments}
-    return replace(recipe, options=kept, image_options=options["image"], text_options=options["text"])
+    return replace(recipe, options=options[""], image_options=options["image"], text_options=options["text"])
+
+
+def _read_size(side: str, tower: str, size: str, text: str, into: dict[str, Setting], wrong: list[str]) -> None:
+    """A tower that is not there, or unknown, is told later; here its sizes alone."""
+    if not tower:
+        wrong.append(f"{side}.{size}: the recipe names no {side} tower of its own")
+        return
+    try:
+        kind, _ = check_tower(side, tower, {})
+    except UsageError:
+        return
+    if size in kind.sizes:
+        _read(f"{side}.{size}", text, kind.sizes[size], into, wrong)
+    else:
+        into[size] = text
 
 
 def _read(key: str, text: str, kind: Any, into: dict[str, Setting], wrong: list[str]) -> None:
+    """Text -> a value of this kind. The last part of the key is its name."""
     choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    if isinstance(kind, types.UnionType):  # a number or nothing: read the number
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    words = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
     try:
-        if choices:
-            if text not in choices:
-                raise ValueError
-            into[key] = text
-        elif kind is bool:
-            into[key] = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
-        else:
-            into[key] = kind(text)
+        value = text if choices else words[text.lower()] if kind is bool else kind(text)
+        if (choices and text not in choices) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError
     except (ValueError, KeyError):
-        needed = "one of " + ", ".join(choices) if choices else {bool: "true or false", int: "a whole number"}.get(
-            kind, "a number")  # fmt: skip
-        wrong.append(f"{key}={text}: it must be {needed}")
+        plain = {bool: "true or false", int: "a whole number", float: "a number"}
+        wrong.append(f"{key}={text!r}: it must be {'one of ' + ', '.join(choices) if choices else plain[kind]}")
+    else:
+        into[key.rpartition(".")[2]] = value
 
 
-def _plain(text: str) -> Setting:
-    for kind in (int, float):
+def _impossible(recipe: Recipe) -> list[str]:
+    """Values that cannot be, each by itself."""
+    numbers = {one.name: getattr(recipe, one.name) for one in fields(recipe) if one.type in ("int", "float")}
+    wrong = [f"{name} must be a number" for name, value in numbers.items() if not math.isfinite(value)]
+    wrong += [f"{name} must be above 0" for name in _POSITIVE if numbers[name] <= 0]
+    wrong += [f"{name} must lie between 0 and 1" for name in _SHARES if not 0 <= numbers[name] <= 1]
+    wrong += [f"{name} must not be negative" for name in _NOT_NEGATIVE if numbers[name] < 0]
+    if not 0 < recipe.held_out < 1:
+        wrong.append("held_out must lie between 0 and 1")
+    if recipe.seed >= 2**63:
+        wrong.append("seed must be below 2^63")
+    if recipe.batch == 1:
+        wrong.append("batch must be 2 at least: a row alone has nothing to be told from")
+    for name in ("tune", "image_tune", "text_tune"):
+        how, colon, number = getattr(recipe, name).partition(":")
+        counted = how in ("last", "lora") and number.isdecimal() and int(number) > 0
+        if not (counted or (not colon and how in ("locked", "full")) or (name == "tune" and not how)):
+            wrong.append(f"{name}={getattr(recipe, name)!r}: it must be locked, full, last:N or lora:R")
+    return [*wrong, *_of_objective(recipe), *_of_tower("image", recipe), *_of_tower("text", recipe)]
+
+
+def _of_objective(recipe: Recipe) -> Iterable[str]:
+    """What it says when it is made, of nothing: on torch's device `meta`."""
+    import torch
+
+    from mmsearch.training.objectives import objective_class
+
+    try:
+        kind = objective_class(recipe.objective)
+        sizes: dict[str, Any] = {"width": 1} if "width" in inspect.signature(kind.__init__).parameters else {}
+        with torch.device("meta"):
+            kind(**recipe.options, **sizes)
+    except MMSearchError as error:
+        yield str(error).rstrip(".")
+
+
+def _of_tower(side: str, recipe: Recipe) -> Iterable[str]:
+    """What is wrong with a tower's name, and with each of its sizes."""
+    name: str = getattr(recipe, side)
+    sizes: Mapping[str, Setting] = getattr(recipe, f"{side}_options")
+    if not name:
+        return
+    try:
+        kind, _ = check_tower(side, name, {})
+    except UsageError as error:
+        yield str(error).rstrip(".")
+        return
+    for size, value in sizes.items():
         try:
-            return kind(text)
-        except ValueError:
+            check_tower(side, name, {size: value})
+        except UsageError as error:
+            yield str(error).rstrip(".")
             continue
-    return text
+        if size == "dropout" and not 0 <= float(value) < 1:
+            yield f"{side}.dropout must lie between 0 and 1"
+        elif kind.sizes[size] is int and int(value) < 1:
+            yield f"{side}.{size} must be above 0"
+    for part, whole in (("heads", "width"), ("patch", "side")):
+        if part in kind.sizes:
+            module, _, made = kind.place.partition(":")
+            known = inspect.signature(getattr(import_module(module), made)).parameters
+            few, many = (sizes.get(one, known[one].default) for one in (part, whole))
+            if isinstance(few, int) and isinstance(many, int) and few > 0 and many % few:
+                yield f"{side}.{whole} {many} is not a multiple of {side}.{part} {few}"
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
-    """Values that cannot be, and fields that do not go together."""
-    wrong = [f"{name} must be above 0" for name in _POSITIVE if not getattr(recipe, name) > 0]
-    wrong += [f"{name} must lie between 0 and 1" for name in _SHARES if not 0 <= getattr(recipe, name) <= 1]
-    wrong += [f"{name} must not be negative" for name in _NOT_NEGATIVE if getattr(recipe, name) < 0]
-    if not 0 < recipe.held_out < 1:
-        wrong.append("held_out must lie between 0 and 1")
-    for name in ("tune", "image_tune", "text_tune"):
-        how, colon, number = getattr(recipe, name).partition(":")
-        counted = how in ("last", "lora") and number.isdigit() and int(number) > 0
-        if not (counted or (not colon and how in ("locked", "full")) or (name == "tune" and not how)):
-            wrong.append(f"{name}={getattr(recipe, name)}: it must be locked, full, last:N or lora:R")
-    if recipe.tune and not recipe.model:
-        wrong.append("tune is for a model; towers have image_tune and text_tune")
-    if recipe.batch < 2:
-        wrong.append("batch must be 2 at least: a row alone has nothing to be told from")
+    """Fields that do not go together."""
+    wrong = [*_of_model(recipe)] if recipe.model else [*_of_towers(recipe)]
+    own = _OWN_OBJECTIVE.get(recipe.learner)
+    if recipe.objective != own and (own or recipe.objective in _OWN_OBJECTIVE.values()):
+        wrong.append(f"the learner {recipe.learner} does not go with the objective {recipe.objective}")
+    adapters = bool(recipe.model) and not recipe.tune
+    if recipe.second_view and recipe.augment == "none":
+        wrong.append("second_view needs augment=light or strong: equal views teach nothing")
+    if recipe.second_view != (recipe.objective == "ntxent"):
+        wrong.append("second_view and the objective ntxent need each other")
+    if bool(recipe.teacher) != (recipe.objective == "distillation"):
+        wrong.append("teacher and the objective distillation need each other")
+    if adapters and (recipe.teacher or recipe.augment != "none" or recipe.learner != "contrastive"):
+        wrong.append("small maps on the vectors of a model take no teacher, no views and no momentum; set tune=full")
+    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER):
+        wrong.append("patience is for recipes that are evaluated while they train; this one is not")
     return wrong
+
+
+def _of_model(recipe: Recipe) -> Iterable[str]:
+    if recipe.image or recipe.text or recipe.pretrained:
+        yield "a model brings its towers: leave image and text empty, or set model="
+    if recipe.tune and "/" not in recipe.model:
+        yield f"tune is for models of open_clip (ARCHITECTURE/TAG), not for {recipe.model!r}"
+    if recipe.tune == "locked":
+        yield "tune=locked leaves nothing to train"
+    if recipe.learner in _ONE_TOWER or recipe.learner == "skipgram":
+        yield f"the learner {recipe.learner} trains towers of our own, no model"
+
+
+def _of_towers(recipe: Recipe) -> Iterable[str]:
+    towers = {"image": recipe.image, "text": recipe.text}
+    hows = {"image": recipe.image_tune, "text": recipe.text_tune}
+    if recipe.tune:
+        yield "tune is for a model; towers have image_tune and text_tune"
+    if recipe.learner in _ONE_TOWER:
+        side, kind = _ONE_TOWER[recipe.learner]
+        (other,) = towers.keys() - {side}
+        if towers[other]:
+            yield f"the learner {recipe.learner} trains the {side} tower alone: set {other}="
+        if towers[side] != kind or hows[side] == "locked":
+            yield f"the learner {recipe.learner} trains the {side} tower {kind}; {side}_tune must not be locked"
+    else:
+        yield from (f"the recipe needs a tower: set {side}=NAME" for side, name in towers.items() if not name)
+    if recipe.learner == "skipgram" and (recipe.text != "words" or recipe.text_tune == "locked"):
+        yield "the learner skipgram trains the text tower words; text_tune must not be locked"
+    if recipe.pretrained:
+        side, kind = _PRETRAINED[recipe.pretrained]
+        if towers[side] != kind or hows[side].partition(":")[0] not in ("full", "last"):
+            yield f"{recipe.pretrained} has trained the {side} tower {kind}; {side}_tune must be full or last:N"
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmsearch.errors import UsageError
+from mmsearch.errors import UsageError, WeightsMismatchError
 from mmsearch.nn import checkpoint
 from mmsearch.training.distributed import World
+from mmsearch.training.randomness import random_state, set_random_state
 
 
 @dataclass(slots=True)
@@ -28,66 +29,76 @@ class State:
     stopped_early: bool = False
 
 
-def save(
-    path: Path,
-    settings: Mapping[str, Any],
-    modules: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: nn.Module | None,
-    state: State,
-    world: World,
-) -> None:
-    """Atomic: the old file stays until the new one is whole. Each process calls it; rank 0 writes."""
-    randomness = world.collect(torch.get_rng_state())
-    if world.rank:
-        return
-    tensors: dict[str, Tensor] = {f"modules.{name}": value for name, value in modules.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for number, of_one in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": value for name, value in of_one.items()}
-    tensors |= {f"random.{rank}": value for rank, value in enumerate(randomness)}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    checkpoint.save(path, own, {"recipe": dict(settings), "state": asdict(state), "processes": world.size})
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What changes from step to step. modules: learner, objective, average. recipe: its settings, as JSON."""
 
+    recipe: Mapping[str, Any]
+    modules: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    world: World
 
-def load(
-    path: Path,
-    settings: Mapping[str, Any],
-    modules: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: nn.Module | None,
-    world: World,
-) -> State:
-    """Put everything back. UsageError where the file is of another recipe, WeightsMismatchError where it is damaged."""
-    tensors, facts = checkpoint.load(path)
-    other = [name for name, value in settings.items() if facts.get("recipe", {}).get(name) != value]
-    if other:
-        told = ", ".join(
-            f"{name} was {facts.get('recipe', {}).get(name)!r}, is {settings[name]!r}" for name in other[:3]
-        )
-        raise UsageError(
-            f"{path} belongs to a run of another recipe ({told}); finish that run, or choose another --out."
-        )
-    if facts.get("processes") != world.size:
-        raise UsageError(
-            f"{path} was written by {facts.get('processes')} processes, this run has {world.size}; use as many again."
-        )
-    modules.load_state_dict(_below("modules.", tensors))
-    if average is not None:
-        average.load_state_dict(_below("average.", tensors))
-    known = optimiser.state_dict()
-    by_number: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below("optimiser.", tensors).items():
-        number, _, what = name.partition(".")
-        by_number.setdefault(int(number), {})[what] = value
-    optimiser.load_state_dict({"state": by_number, "param_groups": known["param_groups"]})
-    torch.set_rng_state(tensors[f"random.{world.rank}"])
-    if torch.cuda.is_available() and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    return State(**facts["state"])
+    def save(self, path: Path, state: State) -> None:
+        """Atomic: the old file stays until the new one is whole. Each process calls it; rank 0 writes."""
+        randomness = self.world.collect(random_state(self.device))
+        if self.world.rank:
+            return
+        tensors = {f"modules.{name}": value for name, value in self.modules.state_dict().items()}
+        for number, of_one in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in of_one.items()}
+        for rank, of_rank in enumerate(randomness):
+            tensors |= {f"random.{rank}.{number}": value for number, value in enumerate(of_rank)}
+        facts = {
+            "recipe": self.recipe,
+            "state": asdict(state),
+            "processes": self.world.size,
+            "scaler": self.scaler.state_dict(),
+        }
+        checkpoint.save(path, tensors, facts)
+
+    def load(self, path: Path) -> State:
+        """Put everything back. UsageError where the file is of another recipe or number of processes,
+        WeightsMismatchError where it is damaged or its weights have other shapes."""
+        try:
+            tensors, facts = checkpoint.load(path)
+        except WeightsMismatchError as error:
+            raise WeightsMismatchError(f"{error} Delete it to begin this run anew.") from error
+        if "state" not in facts:
+            raise WeightsMismatchError(f"{path} holds no state of a run; delete it to begin this run anew.")
+        self._check(path, facts)
+        try:
+            self.modules.load_state_dict(_below("modules.", tensors))
+        except RuntimeError as error:
+            raise WeightsMismatchError(
+                f"{path} holds other weights than this run trains ({' '.join(str(error).split())[:200]}); was it begun "
+                "with other data or towers? Choose another --out."
+            ) from error
+        by_number: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimiser.", tensors).items():
+            number, _, what = name.partition(".")
+            by_number.setdefault(int(number), {})[what] = value.clone()
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": by_number, "param_groups": groups})
+        self.scaler.load_state_dict(facts["scaler"])
+        own = _below(f"random.{self.world.rank}.", tensors)
+        set_random_state(self.device, [own[number] for number in sorted(own)])
+        return State(**facts["state"])
+
+    def _check(self, path: Path, facts: Mapping[str, Any]) -> None:
+        before = facts["recipe"]
+        other = [name for name, value in self.recipe.items() if before.get(name) != value]
+        if other:
+            told = ", ".join(f"{name} was {before.get(name)!r}, is {self.recipe[name]!r}" for name in other[:3])
+            raise UsageError(
+                f"{path} belongs to a run of another recipe ({told}); finish that run, or choose another --out."
+            )
+        if facts["processes"] != self.world.size:
+            raise UsageError(
+                f"{path} was written by a run in {facts['processes']} processes, this one has {self.world.size}; use "
+                "as many again, or choose another --out."
+            )
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
