@@ -52,8 +52,8 @@ def main() -> None:
         args,
         "Fine-tuning on a few hundred pictures",
         [
-            "`finetune` starts from `lite`. Held-out pictures are looked for within their fifth of the set, so figures of "
-            "different sizes cannot be compared with one another; before and after can. Intervals are 95 %.",
+            "`finetune` starts from `lite`. Held-out pictures are looked for within their fifth of the set, so figures "
+            "of different sizes cannot be compared with one another; before and after can. Intervals are 95 %.",
             table(
                 ["set", "pictures", "t2i R@10 before", "after", "gained", "demo R@10 gained", "strength", "seconds"],
                 [row(*one) for one in found],
