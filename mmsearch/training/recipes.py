@@ -28,10 +28,12 @@ _HEADS = Recipe(
 )
 _SCRATCH = Recipe(
     image="vit",
+    image_options={"side": 64, "patch": 8, "width": 128, "depth": 4, "heads": 4},
     text="transformer",
-    width=192,
-    steps=400,
-    batch=256,
+    text_options={"width": 128, "depth": 2, "heads": 4},
+    width=128,
+    steps=200,
+    batch=128,
     learning_rate=1e-3,
     weight_decay=0.2,
     augment="light",
@@ -55,7 +57,7 @@ RECIPES: dict[str, Recipe] = _recipes(
         batch=500,
         learning_rate=1e-3,
         weight_decay=0.5,
-        warmup=0.1,
+        general_weight=5.0,
     ),
     replace(
         _HEADS,
@@ -155,11 +157,13 @@ RECIPES: dict[str, Recipe] = _recipes(
         name="perceiver",
         good_for="large or odd inputs: few latents read many patches; from nothing",
         image="perceiver",
+        image_options={"side": 64, "patch": 8, "width": 128, "depth": 2, "heads": 4},
     ),
     replace(
         _SCRATCH,
         name="simclr",
-        good_for="pictures without captions: two views of one picture find each other (texts are not trained)",
+        good_for="pictures without captions: two views of one picture find each other; texts are not trained, "
+        "`vit-simclr` goes on from it",
         objective="ntxent",
         augment="strong",
         second_view=True,
@@ -193,6 +197,12 @@ RECIPES: dict[str, Recipe] = _recipes(
         name="vit-mae",
         good_for="few pairs and many pictures: `vit` from the image tower that `mae` pre-trained",
         pretrained="mae",
+    ),
+    replace(
+        _SCRATCH,
+        name="vit-simclr",
+        good_for="as `vit-mae`, from `simclr`",
+        pretrained="simclr",
     ),
     replace(
         _SCRATCH,
