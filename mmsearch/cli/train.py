@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +16,10 @@ from mmsearch.cli.console import say, show_json, show_table, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.progress import progress_shown
 from mmsearch.errors import MissingExtraError, UsageError
+from mmsearch.files import CATALOG_FILE
 from mmsearch.render.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mmsearch.training.recipe import Recipe
     from mmsearch.training.run import Report
 
@@ -30,6 +32,7 @@ Examples:
   mmsearch index --model ./my-model
 """
 ALLOWED_LOSS = 2.0
+LEFT_OUT_SHOWN = 10
 
 
 def add_to(app: typer.Typer) -> None:
@@ -101,39 +104,92 @@ def train(
     Several GPUs, or several processes: torchrun --nproc-per-node N --no-python mmsearch
     train ...
     """
-    try:
-        from mmsearch.training.recipe import settle
-        from mmsearch.training.recipes import RECIPES, recipe_named
-    except ImportError as error:
-        raise _missing(error) from error
     if explain:
-        _explain(RECIPES, as_json)
+        _explain(as_json)
         return Exit.DONE
-    wanted = recipe_named(recipe) if recipe else None
-    wrong = [
-        f"{name} is missing" for name, given in (("--recipe", recipe), ("--data", data), ("--out", out)) if not given
-    ]
-    if wrong or wanted is None or out is None or not data:
-        raise UsageError(f"{', '.join(wrong)}; `mmsearch train --list` explains recipes.")
-    settled = settle(wanted, settings or [])
-    target = _promoted_collection(collection, data) if promote else None
-    report = _run(settled, data, out, general, cache, device)
+    try:
+        with _the_extra():
+            settled = _settled(recipe, data, out, settings or [], general, device)
+            target = _promoted_collection(settled, collection, data or []) if promote else None
+            assert data and out
+            report = _run(settled, data, out, general, cache, device)
+    except KeyboardInterrupt:
+        warn("stopped; the same command goes on from there.")
+        return Exit.INTERRUPTED
     if report is None:
         return Exit.DONE
-    return _show(report, promote, allow_loss, target, as_json)
+    return _show(report, allow_loss, target, as_json)
+
+
+@contextmanager
+def _the_extra() -> Iterator[None]:
+    """What is missing of it is named."""
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "mmsearch"):
+            raise
+        raise MissingExtraError(f"Training needs {package}; install it with: pip install 'mmsearch[train]'") from error
+
+
+def _settled(
+    recipe: str | None, data: list[str] | None, out: Path | None, settings: list[str], general: Path | None, device: str
+) -> Recipe:
+    """Raises UsageError with all that is wrong."""
+    from mmsearch.encoders.registry import check_device
+    from mmsearch.training.beforehand import problems
+    from mmsearch.training.recipe import settle
+    from mmsearch.training.recipes import recipe_named
+
+    given = (("--recipe", recipe), ("--data", data), ("--out", out))
+    missing = [name for name, value in given if not value]
+    wrong = [f"{' and '.join(missing)} must be given; `mmsearch train --list` explains recipes."] if missing else []
+    settled: Recipe | None = None
+    try:
+        settled = settle(recipe_named(recipe), settings) if recipe else None
+    except UsageError as error:
+        wrong.append(str(error))
+    try:
+        check_device(device)
+    except UsageError as error:
+        wrong.append(str(error))
+    if wrong or settled is None:
+        raise UsageError(" ".join([*wrong, *problems(settled, data or [], out, general)]))
+    return settled
+
+
+def _promoted_collection(recipe: Recipe, collection: str | None, data: list[str]) -> Path:
+    """The collection that is to use the new encoder: the one named, else the one that is trained on, else the usual
+    one. UsageError where there is none."""
+    from mmsearch.settings import collection_folder
+    from mmsearch.training.mixing import weighted
+
+    if not recipe.model:
+        raise UsageError(f"--promote is for models that are fine-tuned; {recipe.name} trains towers of its own.")
+    usual = collection_folder(collection)
+    if collection is None:
+        sources = [weighted(one)[1] for one in data]
+        places = [path if (path := Path(one).expanduser()).exists() else collection_folder(one) for one in sources]
+        of_data = [place for place in places if _is_collection(place)]
+        usual = of_data[0] if len(of_data) == 1 else usual
+    if not _is_collection(usual):
+        raise UsageError("--promote needs a collection that is to use the new encoder; name it with --collection.")
+    return usual
+
+
+def _is_collection(folder: Path) -> bool:
+    return (folder / os.fsdecode(CATALOG_FILE)).is_file()
 
 
 def _run(
     recipe: Recipe, data: list[str], out: Path, general: Path | None, cache: Path | None, device: str
 ) -> Report | None:
     """None in the other processes of a shared training: one speaks."""
-    try:
-        from mmsearch.encoders.openclip import choose_device
-        from mmsearch.training.distributed import joined_world
-        from mmsearch.training.run import run
-    except ImportError as error:
-        raise _missing(error) from error
+    from mmsearch.encoders.openclip import choose_device
     from mmsearch.settings import data_folder
+    from mmsearch.training.distributed import joined_world
+    from mmsearch.training.run import run
 
     if device == "auto" and os.environ.get("LOCAL_RANK") and choose_device("auto").type == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -147,66 +203,58 @@ def _run(
     return report if world.rank == 0 else None
 
 
-def _show(report: Report, promote: bool, allow_loss: float, target: str | None, as_json: bool) -> Exit:
+def _show(report: Report, allow_loss: float, target: Path | None, as_json: bool) -> Exit:
     from mmsearch.render import training as told
     from mmsearch.training.promotion import verdict
 
-    for failure in report.left_out[:10]:
+    for failure in report.left_out[:LEFT_OUT_SHOWN]:
         warn(f"left out: {printable(str(failure.path))}: {failure.error}")
-    if len(report.left_out) > 10:
-        warn(f"and {len(report.left_out) - 10:,} more pictures left out.")
+    if len(report.left_out) > LEFT_OUT_SHOWN:
+        warn(f"and {len(report.left_out) - LEFT_OUT_SHOWN:,} more pictures left out.")
     for notice in report.notices:
         warn(notice)
-    found = verdict(report, allow_loss)
-    code = Exit.DONE
-    if promote and found.better:
-        _promote(report.out, target)
-    elif promote:
-        code = Exit.NOT_PROMOTED
-    if as_json:
-        show_json(told.as_json(report, found if promote else None))
-        return code
     for title, compared in (("general", report.general), ("held out", report.held_out)):
-        if compared is not None:
+        if compared is not None and not as_json:
             say(f"{title}: {printable(compared.about)}")
             show_table(told.table(compared))
-    if promote:
-        say(f"{'promoted' if found.better else 'not promoted'}: {found.why}")
-    for line in told.lines(report):
-        say(line)
-    return code
+    found = verdict(report, allow_loss) if target else None
+    if found and target and found.better and not _promoted(report, target):
+        return Exit.INTERRUPTED
+    if as_json:
+        show_json(told.as_json(report, found))
+    else:
+        if found:
+            say(f"{'promoted' if found.better else 'not promoted'}: {printable(found.why)}")
+        for line in told.lines(report):
+            say(line)
+    return Exit.NOT_PROMOTED if found and not found.better else Exit.DONE
 
 
-def _promoted_collection(collection: str | None, data: list[str]) -> str | None:
-    """The collection that is to use the new encoder: the one named, or the one that is trained on. UsageError where
-    there is none, before anything long begins."""
-    from mmsearch.settings import collection_folder
-
-    for name in (collection, data[0] if len(data) == 1 else None, None):
-        if (name or collection is None) and (collection_folder(name) / "catalog.sqlite").is_file():
-            return name
-    raise UsageError("--promote needs a collection that is to use the new encoder; name it with --collection.")
-
-
-def _promote(out: Path, collection: str | None) -> None:
+def _promoted(report: Report, collection: Path) -> bool:
+    """Encode the collection with it; False where that was interrupted: until it is whole, the old one serves."""
     from mmsearch.engine import Engine
+    from mmsearch.render.training import use
 
-    with (
-        Engine.open(collection, model=str(out.absolute()), create=False) as engine,
-        progress_shown() as on_progress,
-    ):
-        engine.index(on_progress=on_progress)
+    try:
+        with (
+            Engine.open(collection, model=str(report.out.absolute()), create=False) as engine,
+            progress_shown() as on_progress,
+        ):
+            failed = engine.index(on_progress=on_progress).failed
+    except KeyboardInterrupt:
+        warn(f"stopped while the collection was encoded; this goes on: {use(report)} -c {shlex.quote(str(collection))}")
+        return False
+    if failed:
+        warn(f"{failed:,} pictures of the collection could not be encoded; `mmsearch status` lists them.")
+    return True
 
 
-def _explain(recipes: Mapping[str, Recipe], as_json: bool) -> None:
+def _explain(as_json: bool) -> None:
     from mmsearch.render import training as told
+    from mmsearch.training.recipes import RECIPES
 
     if as_json:
-        show_json(told.recipes_json(recipes))
+        show_json(told.recipes_json(RECIPES))
     else:
-        for line in told.recipe_lines(recipes):
+        for line in told.recipe_lines(RECIPES):
             say(line)
-
-
-def _missing(error: ImportError) -> MissingExtraError:
-    return MissingExtraError(f"Training needs {error.name}; install it with: pip install 'mmsearch[train]'")

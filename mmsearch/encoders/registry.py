@@ -92,8 +92,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto") ->
     Raises UsageError for another device or precision, UnknownModelError, WeightsNotFoundError (known, but not on
     this machine), MissingExtraError, ModelError (no such device; a plugin that fails).
     """
-    if device not in DEVICES and not re.fullmatch(r"cuda:\d+", device):
-        raise UsageError(f"There is no device {device!r}; valid are: {', '.join(DEVICES)}.")
+    check_device(device)
     if precision not in PRECISIONS:
         raise UsageError(f"There is no precision {precision!r}; valid are: {', '.join(PRECISIONS)}.")
     if name in BUILTIN:
@@ -106,6 +105,12 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto") ->
         return _trained(folder, device, precision)
     _check_architecture(name)
     return _open_clip(name, device, precision)
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError for what is no device; whether it is here is known when it is used."""
+    if name not in DEVICES and not re.fullmatch(r"cuda:\d+", name):
+        raise UsageError(f"There is no device {name!r}; valid are: {', '.join(DEVICES)}.")
 
 
 def available_models() -> list[ModelInfo]:

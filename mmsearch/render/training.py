@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,16 +33,22 @@ def lines(report: Report) -> Iterator[str]:
     early = f", stopped early at {trained.steps:,}" if trained.stopped_early else ""
     yield (
         f"{report.recipe.name}: {count(report.parameters, 'parameter')}, {count(trained.best_step, 'step')}{early}, "
-        f"{trained.pairs_a_second:,.0f} pairs/s, {trained.seconds:,.0f} s"
+        f"{trained.pairs_a_second:,.0f} pairs/s, {report.seconds:,.0f} s in all"
     )
     if report.strength is not None:
         yield f"strength {report.strength:g} of 1, chosen on held-out pictures"
     if report.held_out is None:
         yield f"a tower for other recipes; its weights are in {printable(str(report.out / 'run'))}"
         return
-    yield f"written to {printable(str(report.out))}; use it with: mmsearch index --model {printable(str(report.out))}"
+    yield f"written to {printable(str(report.out))}; use it with: {use(report)}"
     yield f"before {_told(report.held_out.before)}"
     yield f"after  {_told(report.held_out.after)}"
+
+
+def use(report: Report) -> str:
+    """The command that encodes a collection with it."""
+    out = str(report.out)
+    return f"mmsearch index --model {printable(shlex.quote(out if os.sep in out else os.path.join('.', out)))}"
 
 
 def _told(measures: Iterable[Measure]) -> str:
@@ -66,7 +74,7 @@ def as_json(report: Report, verdict: Verdict | None) -> dict[str, Any]:
         "best_step": trained.best_step,
         "stopped_early": trained.stopped_early,
         "pairs_a_second": round(trained.pairs_a_second, 1),
-        "seconds": round(trained.seconds, 1),
+        "seconds": round(report.seconds, 1),
         "strength": report.strength,
         "held_out": _json(report.held_out),
         "general": _json(report.general),
@@ -87,8 +95,8 @@ def _json(compared: Compared | None) -> dict[str, Any] | None:
             "before": round(before.value, 3),
             "after": round(after.value, 3),
             "gained": round(gained.value, 3),
-            "low": gained.low,
-            "high": gained.high,
+            "low": None if gained.low is None else round(gained.low, 3),
+            "high": None if gained.high is None else round(gained.high, 3),
             "p": gained.p,
         }
         for before, after, gained in zip(compared.before, compared.after, compared.gained, strict=True)
@@ -105,7 +113,7 @@ def recipe_lines(recipes: Mapping[str, Recipe]) -> Iterator[str]:
 
 def _parts(recipe: Recipe) -> str:
     if recipe.model:
-        return f"{recipe.model} and small maps on its vectors, objective {recipe.objective}"
+        return f"small maps on the vectors of {recipe.model}, objective {recipe.objective}"
     towers = [
         f"{side} {name} ({how})"
         for side, name, how in (

@@ -6,15 +6,17 @@ reads its cached rows and the tower itself waits outside, to be put back when th
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmsearch.encoders.registry import load_encoder
-from mmsearch.errors import UsageError
 from mmsearch.nn import checkpoint
 from mmsearch.nn.dual_encoder import DualEncoder
 from mmsearch.nn.heads import Adapter, DeepHead, LinearHead
@@ -34,6 +36,8 @@ from mmsearch.training.locked import Locked, of_encoder, of_towers
 from mmsearch.training.material import Source
 from mmsearch.training.objectives import objective_class
 from mmsearch.training.recipe import Recipe
+
+Weights = Mapping[str, Mapping[str, Tensor]]  # side -> those of its tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +59,18 @@ class Parts:
         return DualEncoder(self.image, self.text, encoder.image_head, encoder.text_head).eval()
 
 
-def build(recipe: Recipe, cache: FeatureCache, on_progress: Report | None) -> Parts:
-    """Random weights come from the seed. Raises UsageError, ModelError and MissingExtraError for towers that cannot be
-    had."""
+def build(recipe: Recipe, cache: FeatureCache, on_progress: Report | None, begin_with: Weights) -> Parts:
+    """Random weights come from the seed, those of begin_with take their place. Raises UsageError, ModelError and
+    MissingExtraError for towers that cannot be had."""
     torch.manual_seed(recipe.seed)
     image_name, text_name = (f"open_clip:{recipe.model}",) * 2 if recipe.model else (recipe.image, recipe.text)
     image_tune, text_tune = (recipe.tune,) * 2 if recipe.model else (recipe.image_tune, recipe.text_tune)
     image = image_tower(image_name, sizes=recipe.image_options) if image_name else None
     text = text_tower(text_name, recipe.text_options) if text_name else None
-    for tower, how in ((image, image_tune), (text, text_tune)):
+    for side, tower, how in (("image", image, image_tune), ("text", text, text_tune)):
         if tower is not None:
+            if side in begin_with:
+                tower.load_state_dict(begin_with[side])
             tune(tower, how)
     source = _source(recipe, image, text, cache, on_progress)
     learner = _learner(recipe, image, text, source)
@@ -98,12 +104,15 @@ def _source(
         cached_images = False
     locked = None
     if image is not None and text is not None and (cached_images or cached_texts):
-        marks = [checkpoint.fingerprint(tower) for tower in (image, text)]
         locked = of_towers(
             f"{recipe.image} and {recipe.text}", image, text,
-            side=_side(image), tokenizer=_tokenizer(text), max_tokens=_max_tokens(text), fingerprint=marks[0],
+            side=_side(image), tokenizer=_tokenizer(text), max_tokens=_max_tokens(text), fingerprint="",
         )  # fmt: skip
-        locked = replace(locked, text_fingerprint=f"{marks[1]} {_max_tokens(text)}")
+        locked = replace(
+            locked,
+            image_fingerprint=_mark(image, recipe.image, recipe.image_options, locked.image_fingerprint),
+            text_fingerprint=_mark(text, recipe.text, recipe.text_options, locked.text_fingerprint),
+        )
     return Source(
         cache, locked, cached_images, cached_texts,
         side=_side(image) if image is not None else 0,
@@ -114,19 +123,16 @@ def _source(
 
 
 def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: Source) -> Learner:
-    single: dict[str, tuple[type[Any], Tower | None, str]] = {
-        "masked_image": (MaskedImage, image, "image"),
-        "data2vec": (Data2Vec, image, "image"),
-        "masked_language": (MaskedLanguage, text, "text"),
+    single: dict[str, tuple[type[Any], Tower | None]] = {
+        "masked_image": (MaskedImage, image),
+        "data2vec": (Data2Vec, image),
+        "masked_language": (MaskedLanguage, text),
     }
     if recipe.learner in single:
-        kind, tower, side = single[recipe.learner]
-        if tower is None:
-            raise UsageError(f"The recipe {recipe.name} trains an {side} tower and names none; set {side}=...")
+        kind, tower = single[recipe.learner]
         made: Learner = kind(tower)
         return made
-    if image is None or text is None:
-        raise UsageError(f"The recipe {recipe.name} needs an image and a text tower; set image=... and text=...")
+    assert image is not None and text is not None  # beforehand.py saw to it
     if recipe.model:
         heads: list[nn.Module] = [nn.Identity(), nn.Identity()]
     elif recipe.head == "deep":
@@ -139,6 +145,13 @@ def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: So
     of_both: dict[str, type[Any]] = {"contrastive": Contrastive, "momentum": Momentum, "skipgram": SkipGram}
     both: Learner = of_both[recipe.learner](encoder)
     return both
+
+
+def _mark(tower: Tower, name: str, sizes: Mapping[str, Any], prepared: str) -> str:
+    """All that makes the rows of a tower what they are. Equal weights may be read in several ways (heads, activation),
+    so its name and sizes count."""
+    told = json.dumps([checkpoint.fingerprint(tower), name, dict(sizes), prepared], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _side(tower: Tower) -> int:

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from mmsearch.encoders import lite
-from mmsearch.encoders.adapted import BASE, write_adapted
+from mmsearch.encoders.adapted import BASE, WEIGHTS, AdaptedEncoder, write_adapted
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.encoders.trained import CALIBRATION, FILES, MANIFEST, TrainedEncoder
+from mmsearch.errors import MMSearchError
 from mmsearch.nn.dual_encoder import DualEncoder
 from mmsearch.nn.heads import Adapter
 from mmsearch.training.export import store_as_int8, to_onnx, write_encoder
 
-OWN = (MANIFEST, *FILES, CALIBRATION, "adapter.npz", BASE)
+OWN = (MANIFEST, *FILES, CALIBRATION, WEIGHTS, BASE, "LICENCES")
 
 
 class _Images(nn.Module):
@@ -82,19 +83,29 @@ def keep_adapters(folder: Path, base: Encoder, encoder: DualEncoder, *, facts: d
 
     def write(beside: Path) -> None:
         below = base.space.name
-        if isinstance(base, TrainedEncoder):
-            source = lite.FOLDER if below == lite.NAME else Path(below)
-            shutil.copytree(source, beside / BASE, ignore=shutil.ignore_patterns("*.md"))
+        if isinstance(base, TrainedEncoder | AdaptedEncoder):
+            _copy(lite.FOLDER if below == lite.NAME else Path(below), beside / BASE)
             below = BASE
         write_adapted(beside, base=below, base_fingerprint=base.space.fingerprint, parts=parts, facts=facts)
 
     _whole_or_not(folder, write)
 
 
+def _copy(encoder: Path, into: Path) -> None:
+    """What makes up an encoder; nothing else that lies in its folder."""
+    into.mkdir(parents=True)
+    for name in OWN:
+        if (encoder / name).is_dir():
+            _copy(encoder / name, into / name)
+        elif (encoder / name).is_file():
+            shutil.copyfile(encoder / name, into / name)
+
+
 def _whole_or_not(folder: Path, write: Callable[[Path], None]) -> None:
-    """An encoder that was there before gives way only when the new one is whole; other files of the folder stay."""
-    beside = folder / f".new-{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
+    """An encoder that was there before gives way only when the new one is whole; other files of the folder stay.
+    Raises MMSearchError where the disk does not take it."""
+    beside = folder / ".new"
+    shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
     try:
         write(beside)
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -106,5 +117,10 @@ def _whole_or_not(folder: Path, write: Callable[[Path], None]) -> None:
                 old.unlink(missing_ok=True)
         for made in sorted(beside.iterdir(), key=lambda path: path.name == MANIFEST):  # the manifest last
             os.replace(made, folder / made.name)
+    except OSError as error:
+        raise MMSearchError(
+            f"The encoder cannot be written to {folder} ({error.strerror or error}). Make room, and run the same "
+            "command again."
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

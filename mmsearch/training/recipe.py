@@ -109,7 +109,12 @@ _ONE_TOWER = {
     "masked_language": ("text", "transformer"),
 }
 # Recipes that others begin with, and the tower that they leave behind.
-_PRETRAINED = {"mae": ("image", "vit"), "data2vec": ("image", "vit"), "masked-language": ("text", "transformer")}
+_PRETRAINED = {
+    "simclr": ("image", "vit"),
+    "mae": ("image", "vit"),
+    "data2vec": ("image", "vit"),
+    "masked-language": ("text", "transformer"),
+}
 
 
 def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
