@@ -40,13 +40,13 @@ class Logs:
         disk is full."""
         if unknown := figures.keys() - set(COLUMNS):
             raise UsageError(f"The log has no column for {', '.join(sorted(unknown))}; it has {', '.join(COLUMNS)}.")
-        from tensorboardX.summary import scalar
+        from tensorboardX.proto.summary_pb2 import Summary
 
         with _written(self._path.parent):
             with self._path.open("a", newline="", encoding="utf-8") as stream:
                 _writer(stream).writerow({"step": step, **{k: f"{v:.6g}" for k, v in figures.items()}})
-            for name, value in figures.items():
-                self._record(step=step, summary=scalar(name, value))
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+            self._record(step=step, summary=Summary(value=values))
 
     def _keep(self, rows: Iterable[Mapping[str, str]]) -> None:
         """Only these rows; a kill leaves the file of before or the new one."""

@@ -130,7 +130,7 @@ def train(
                 if world.rank == 0:
                     _save_best(folder, judged, recipe, progress)
             elif recipe.patience and progress.step - progress.best_step >= recipe.patience * recipe.evaluate_every:
-                progress.stopped_early = True
+                progress.stopped_early = progress.step < recipe.steps
         rate = (progress.step - began_at) * recipe.batch * recipe.accumulate / max(time.monotonic() - began, 1e-9)
         if logs and (figures or progress.step % EVERY_LOG == 0 or progress.step == recipe.steps):
             used = learning_rate(recipe, progress.step - 1)

@@ -1,0 +1,271 @@
+"""Recipes and what people set in them: everything that is wrong is said at once, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import typing
+from dataclasses import fields, replace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra: pip install 'mmsearch[train]'")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from mmsearch.errors import MMSearchError, UsageError  # noqa: E402
+from mmsearch.nn.towers import IMAGE_TOWERS, TEXT_TOWERS  # noqa: E402
+from mmsearch.training import recipe as recipes  # noqa: E402
+from mmsearch.training.objectives import OBJECTIVES, objective_class  # noqa: E402
+from mmsearch.training.recipe import Recipe, objective_arguments, settings_of, settle  # noqa: E402
+from mmsearch.training.recipes import RECIPES, recipe_named  # noqa: E402
+from tests.test_learners import LEARNERS, batch, made_by  # noqa: E402
+
+
+def wrong(name: str, *given: str) -> str:
+    """What is said of these settings, in one line."""
+    with pytest.raises(UsageError) as caught:
+        settle(RECIPES[name], given)
+    told = str(caught.value)
+    assert told.startswith(f"The recipe {name} cannot be run so: ") and told.endswith(".") and "\n" not in told
+    return told
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_stands_as_it_is(name: str) -> None:
+    recipe = RECIPES[name]
+    assert settle(recipe, []) == recipe
+    assert recipe.name == name and recipe.good_for
+    assert set(recipe.options) <= set(objective_arguments(recipe.objective))
+
+
+def test_all_objectives_have_a_recipe() -> None:
+    assert {one.objective for one in RECIPES.values()} == set(OBJECTIVES)
+
+
+def test_recipes_that_begin_with_another_take_its_tower() -> None:
+    assert {one.pretrained for one in RECIPES.values()} - {""} == set(recipes._PRETRAINED)
+    for name, (side, tower) in recipes._PRETRAINED.items():
+        assert getattr(RECIPES[name], side) == tower
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_learner_goes_with_an_objective_exactly_where_they_run_together(learner: str) -> None:
+    """Momentum's and the skip-gram's outputs hold pairs too; but then `contrastive` is the learner for them."""
+    made, _ = made_by(learner)
+    outputs = made(batch())
+    for objective in OBJECTIVES:
+        kind = objective_class(objective)
+        try:
+            runs = bool((kind(8) if objective == "momentum" else kind())(outputs).isfinite())
+        except (MMSearchError, RuntimeError, IndexError):
+            runs = False
+        own = recipes._OWN_OBJECTIVE.get(learner)
+        allowed = objective == own or (own is None and objective not in recipes._OWN_OBJECTIVE.values())
+        if allowed:
+            assert runs, objective
+        elif learner in ("masked_image", "masked_language"):
+            assert not runs or objective in ("data2vec", "mae"), objective
+
+
+def test_names_are_guessed() -> None:
+    assert recipe_named("siglip") is RECIPES["siglip"]
+    with pytest.raises(UsageError, match=r"There is no recipe 'sigclip'; did you mean siglip\?"):
+        recipe_named("sigclip")
+
+
+# --- what can be set --------------------------------------------------------------------------------------------------
+
+
+def test_fields_options_and_sizes() -> None:
+    made = settle(
+        RECIPES["vit"],
+        ["steps=7", "learning_rate=2e-4", "augment=strong", "caption_split=yes", "temperature=0.5", "image.depth=3",
+         "image.dropout=0.5", "text.width=64", "image.patch=16"],
+    )  # fmt: skip
+    assert (made.steps, made.learning_rate, made.augment, made.caption_split) == (7, 2e-4, "strong", True)
+    assert made.options == {"temperature": 0.5}
+    assert made.image_options["depth"] == 3 and made.image_options["dropout"] == 0.5
+    assert made.text_options["width"] == 64
+    assert {name: value for name, value in settings_of(made).items() if name == "steps"} == {"steps": 7}
+
+
+def test_sizes_are_of_the_type_that_the_tower_takes() -> None:
+    made = settle(RECIPES["heads"], ["text=hugging_face:./bert", "text.weights=false", "image.side=200"])
+    assert made.text_options == {"weights": False} and made.image_options == {"side": 200}
+
+
+def test_another_tower_or_objective_does_not_inherit_the_sizes_of_the_last() -> None:
+    assert RECIPES["vit"].image_options and RECIPES["vse"].options
+    assert settle(RECIPES["vit"], ["image=lite"]).image_options == {}
+    assert settle(RECIPES["vit"], ["image=perceiver", "image.latents=8"]).image_options == {"latents": 8}
+    assert settle(RECIPES["vse"], ["objective=clip"]).options == {}
+    assert settle(RECIPES["vse"], ["objective=vse"]).options == RECIPES["vse"].options
+
+
+def test_options_of_an_objective_do_not_hide_fields() -> None:
+    names = {one.name for one in fields(Recipe)}
+    for objective in OBJECTIVES:
+        assert names.isdisjoint(objective_arguments(objective)), objective
+
+
+def test_options_are_typed_by_the_constructor() -> None:
+    assert settle(RECIPES["vse"], ["negatives=sum", "margin=1"]).options == {"negatives": "sum", "margin": 1.0}
+    assert settle(RECIPES["moco"], ["size=99", "alpha=0.1"]).options == {"size": 99, "alpha": 0.1}
+    told = wrong("vse", "negatives=all", "margin=wide")
+    assert "negatives='all': it must be one of sum, hardest" in told and "margin='wide': it must be a number" in told
+    assert "size='2.5': it must be a whole number" in wrong("moco", "size=2.5")
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_told_together() -> None:
+    told = wrong(
+        "vit", "stepz=3", "steps", "batch=many", "precision=fp8", "learning_rate=nan", "held_out=2", "ema=-1",
+        "image.depht=3", "text.depth=two", "image.heads=5", "image_tune=lora", "caption_split=perhaps",
+        "learner=momentum",
+    )  # fmt: skip
+    for one in (
+        "there is no key 'stepz' (did you mean steps?)",
+        "'steps' is not key=value",
+        "batch='many': it must be a whole number",
+        "precision='fp8': it must be one of fp32, bf16, fp16",
+        "learning_rate='nan': it must be a number",
+        "held_out must lie between 0 and 1",
+        "ema must lie between 0 and 1",
+        "The image tower 'vit' has no size 'depht'; did you mean depth?",
+        "text.depth='two': it must be a whole number",
+        "image.width 128 is not a multiple of image.heads 5",
+        "image_tune='lora': it must be locked, full, last:N or lora:R",
+        "caption_split='perhaps': it must be true or false",
+        "learner belongs to the recipe and cannot be set",
+    ):
+        assert one in told, one
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("heads", "zzz=1", "there is no key 'zzz' (keys are: model, tune, image"),
+        ("heads", "options=3", "options belongs to the recipe"),
+        ("heads", "image_options=3", "image_options belongs to the recipe"),
+        ("heads", "objective=clop", "There is no objective 'clop'; did you mean clip?"),
+        ("heads", "temperature=0", "A temperature of 0.0 cannot be"),
+        ("moco", "size=0", "A queue of 0 pairs cannot be"),
+        ("heads", "learning_rate=inf", "learning_rate='inf': it must be a number"),
+        ("heads", "temperature=nan", "temperature='nan': it must be a number"),
+        ("heads", "steps=0", "steps must be above 0"),
+        ("heads", "batch=1", "batch must be 2 at least"),
+        ("heads", "clip=-1", "clip must not be negative"),
+        ("heads", "warmup=1.5", "warmup must lie between 0 and 1"),
+        ("heads", f"seed={2**63}", "seed must be below 2^63"),
+        ("heads", "image_tune=last:0", "image_tune='last:0': it must be"),
+        ("heads", "image=vitt", "There is no image tower 'vitt'; did you mean vit?"),
+        ("heads", "image=timm", "The image tower 'timm' needs NAME[@FILE] behind a colon"),
+        ("heads", "image.side=big", "image.side='big': it must be a whole number"),
+        ("heads", "image.side=0", "image.side must be above 0"),
+        ("heads", "image=open_clip:ViT-B-32", ""),
+        ("vit", "image.patch=7", "image.side 64 is not a multiple of image.patch 7"),
+        ("vit", "text.dropout=1", "text.dropout must lie between 0 and 1"),
+        ("vit", "image.depth=4.5", "image.depth='4.5': it must be a whole number"),
+        ("heads", "text=", "the recipe needs a tower: set text=NAME"),
+        ("heads", "tune=full", "tune is for a model; towers have image_tune and text_tune"),
+        ("heads", "second_view=true", "second_view needs augment=light or strong"),
+        ("heads", "second_view=true", "second_view and the objective ntxent need each other"),
+        ("simclr", "augment=none", "second_view needs augment=light or strong"),
+        ("simclr", "second_view=false", "second_view and the objective ntxent need each other"),
+        ("heads", "objective=ntxent", "second_view and the objective ntxent need each other"),
+        ("distil", "teacher=", "teacher and the objective distillation need each other"),
+        ("heads", "teacher=lite", "teacher and the objective distillation need each other"),
+        ("heads", "objective=distillation", "teacher and the objective distillation need each other"),
+        ("heads", "objective=momentum", "the learner contrastive does not go with the objective momentum"),
+        ("moco", "objective=clip", "the learner momentum does not go with the objective clip"),
+        ("mae", "objective=clip", "the learner masked_image does not go with the objective clip"),
+        ("mae", "image=perceiver", "the learner masked_image trains the image tower vit"),
+        ("mae", "image=", "the learner masked_image trains the image tower vit"),
+        ("mae", "image_tune=locked", "image_tune must not be locked"),
+        ("mae", "text=transformer", "trains the image tower alone: set text="),
+        ("mae", "text.depth=2", "text.depth: the recipe names no text tower of its own"),
+        ("mae", "patience=2", "patience is for recipes that are evaluated while they train"),
+        ("masked-language", "text=words", "the learner masked_language trains the text tower transformer"),
+        ("skipgram", "text=transformer", "the learner skipgram trains the text tower words"),
+        ("skipgram", "text_tune=locked", "text_tune must not be locked"),
+        ("vit-mae", "image=perceiver", "mae has trained the image tower vit"),
+        ("vit-mae", "image_tune=lora:4", "image_tune must be full or last:N"),
+        ("finetune", "image=vit", "a model brings its towers"),
+        ("finetune", "image.depth=2", "the recipe names no image tower of its own"),
+        ("finetune", "tune=full", "tune is for models of open_clip (ARCHITECTURE/TAG), not for 'lite'"),
+        ("finetune", "tune=locked", "tune=locked leaves nothing to train"),
+        ("finetune", "augment=light", "small maps on the vectors of a model take no teacher, no views"),
+        ("finetune", "patience=3", "patience is for recipes that are evaluated while they train"),
+        ("finetune", "model=", "the recipe needs a tower: set image=NAME"),
+    ],
+)  # fmt: skip
+def test_each_mistake_has_its_words(name: str, given: str, told: str) -> None:
+    if not told:
+        assert settle(RECIPES[name], [given]).image == "open_clip:ViT-B-32"
+    else:
+        assert told in wrong(name, given)
+
+
+def test_numbers_that_programs_put_into_a_recipe_are_checked_too() -> None:
+    with pytest.raises(UsageError, match="weight_decay must be a number"):
+        settle(replace(RECIPES["heads"], weight_decay=math.inf), [])
+
+
+def test_nothing_is_loaded() -> None:
+    """Neither towers nor their weights, nor what encodes: all is said in the time of importing torch."""
+    program = (
+        "import sys\n"
+        "from mmsearch.training.recipes import RECIPES\n"
+        "from mmsearch.training.recipe import settle\n"
+        "for one in RECIPES.values(): settle(one, [])\n"
+        "heavy = {'open_clip', 'timm', 'transformers', 'onnxruntime', 'tensorboardX', 'PIL', 'faiss'}\n"
+        "print(*(set(sys.modules) & heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+# --- any settings -----------------------------------------------------------------------------------------------------
+
+_SIZES = sorted(
+    {f"image.{size}" for kind in IMAGE_TOWERS.values() for size in kind.sizes}
+    | {f"text.{size}" for kind in TEXT_TOWERS.values() for size in kind.sizes}
+)
+_KEYS = [*(one.name for one in fields(Recipe)), *_SIZES, "margin", "negatives", "temperature", "size", "alpha", ""]
+_VALUES = st.one_of(
+    st.integers(-3, 300).map(str),
+    st.floats().map(str),
+    st.sampled_from(
+        ["", "true", "no", "none", "light", "strong", "locked", "full", "last:2", "lora:4", "bf16", "fp16", "deep",
+         "lite", "vit", "perceiver", "words", "transformer", *OBJECTIVES, "ViT-B-32/x", "sum"]
+    ),
+    st.text(max_size=5),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(RECIPES)), st.lists(st.tuples(st.sampled_from(_KEYS), _VALUES), max_size=4))
+def test_any_settings_give_a_sound_recipe_or_one_line(name: str, given: list[tuple[str, str]]) -> None:
+    written = [f"{key}={value}" for key, value in given]
+    try:
+        made = settle(RECIPES[name], written)
+    except UsageError as error:
+        assert str(error).startswith(f"The recipe {name} cannot be run so: ")
+        return
+    assert settle(made, []) == made
+    assert made.name == name and made.steps > 0 and made.batch > 1 and 0 < made.held_out < 1
+    hints = typing.get_type_hints(Recipe)
+    for key, value in settings_of(made).items():
+        if hints[key] in (int, float, bool, str):
+            assert type(value) is hints[key] or (hints[key] is float and type(value) is int), key
+        assert not isinstance(value, float) or math.isfinite(value)
+    for value in (*made.options.values(), *made.image_options.values(), *made.text_options.values()):
+        assert not isinstance(value, float) or math.isfinite(value)
