@@ -162,6 +162,7 @@ def test_all_mistakes_are_told_together() -> None:
         ("heads", "temperature=nan", "temperature='nan': it must be a number"),
         ("heads", "steps=0", "steps must be above 0"),
         ("heads", "batch=1", "batch must be 2 at least"),
+        ("heads", "learning_rate=1e39", "learning_rate must be 1000 at most"),
         ("heads", "clip=-1", "clip must not be negative"),
         ("heads", "warmup=1.5", "warmup must lie between 0 and 1"),
         ("heads", f"seed={2**63}", "seed must be below 2^63"),

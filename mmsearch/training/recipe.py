@@ -92,6 +92,7 @@ class Recipe:
 _FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "pretrained")
 _POSITIVE = ("width", "steps", "batch", "accumulate", "learning_rate", "evaluate_every", "checkpoint_every")
 _SHARES = ("warmup", "ema", "interpolate")
+_MODEST = ("learning_rate", "weight_decay")  # beyond, the arithmetic of a step overflows
 _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_weight")
 
 # Learners that make what one objective alone reads; `contrastive` goes with all others.
@@ -215,6 +216,7 @@ def _impossible(recipe: Recipe) -> list[str]:
     wrong += [f"{name} must not be negative" for name in _NOT_NEGATIVE if numbers[name] < 0]
     if not 0 < recipe.held_out < 1:
         wrong.append("held_out must lie between 0 and 1")
+    wrong += [f"{name} must be 1000 at most" for name in _MODEST if 1000 < numbers[name] < math.inf]
     if recipe.seed >= 2**63:
         wrong.append("seed must be below 2^63")
     if recipe.batch == 1:
