@@ -33,7 +33,8 @@ class Recipe:
               on its vectors are trained, or with tune its towers. Without a model: image and text name towers
               (see nn/towers), pretrained names the recipe that trained one of them before.
     how far   tune (both), image_tune, text_tune: locked, last:N, lora:R, full. interpolate: share of the trained
-              weights in the end, the rest are those it began with (WiSE-FT).
+              weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price
+              of moving what should stay (objectives/anchored.py), where small maps are trained.
     space     width of the vectors; head: linear (CLIP), deep (on locked towers).
     learning  learner, objective and its options; teacher: an encoder to distil.
     data      augment: none, light, strong; caption_split: the literature's leaking split; held_out: share of the
