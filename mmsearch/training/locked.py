@@ -19,6 +19,7 @@ from mmsearch.encoders.preprocess import PREPROCESSING, squeeze
 from mmsearch.encoders.protocol import Encoder
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
     from torch import Tensor, nn
 
@@ -65,13 +66,15 @@ def of_towers(
 
     split = Tokens(tokenizer, max_tokens)
 
+    see, read = _Run(image_tower, ("pixels",), [(2, side, side, 3)]), _Run(text_tower, ("ids", "mask"), [(2, 7)] * 2)
+
     def images(prepared: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        return _pooled(image_tower, np.stack(list(prepared)))  # (n, side, side, 3)
+        return see(np.stack(list(prepared)))  # (n, side, side, 3)
 
     def texts(said: Sequence[str]) -> NDArray[np.float32]:
         order = sorted(range(len(said)), key=lambda one: len(said[one]))  # like lengths together: little padding
         parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        rows = np.concatenate([_pooled(text_tower, *split([said[one] for one in part])) for part in parts])
+        rows = np.concatenate([read(*split([said[one] for one in part])) for part in parts])
         made = np.empty_like(rows)
         made[order] = rows
         return made
@@ -87,7 +90,56 @@ def of_towers(
     )
 
 
-def _pooled(tower: nn.Module, *arrays: NDArray[Any]) -> NDArray[np.float32]:
+class _Run:
+    """A tower's pooled rows by ONNX Runtime, which is several times as fast as torch on a CPU; on a GPU
+    by torch. Made when it is first used."""
+
+    def __init__(self, tower: nn.Module, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> None:
+        self._tower, self._names, self._shapes = tower, names, shapes
+        self._session: Any = None
+
+    def __call__(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
+        device = next((one.device for one in self._tower.parameters()), None)
+        if device is not None and device.type != "cpu":
+            return _by_torch(self._tower, device, arrays)
+        if self._session is None:
+            self._session = self._exported()
+        given = dict(zip(self._names, map(np.ascontiguousarray, arrays), strict=True))
+        rows: NDArray[np.float32] = self._session.run(None, given)[0]
+        return rows
+
+    def _exported(self) -> Any:
+        import torch
+        from onnxruntime import InferenceSession
+
+        from mmsearch.training.export import to_onnx
+
+        kind = torch.uint8 if self._names == ("pixels",) else torch.int64
+        examples = [torch.ones(shape, dtype=kind) for shape in self._shapes]
+        mode = self._tower.training
+        try:
+            model = to_onnx(_pooled_of(self._tower), examples, self._names, ["pooled"], tokens=len(examples) > 1)
+        finally:
+            self._tower.train(mode)
+        return InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _pooled_of(tower: nn.Module) -> nn.Module:
+    from torch import nn
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower = tower
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            rows: Tensor = self.tower(*inputs).pooled
+            return rows
+
+    return Pooled()
+
+
+def _by_torch(tower: nn.Module, device: torch.device, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """The tower stays in the mode it was in."""
     import torch
 
@@ -95,10 +147,8 @@ def _pooled(tower: nn.Module, *arrays: NDArray[Any]) -> NDArray[np.float32]:
     tower.eval()
     try:
         with torch.inference_mode():
-            device = next((one.device for one in tower.parameters()), torch.device("cpu"))
             given = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
-            pooled: Tensor = tower(*given).pooled
-            rows: NDArray[np.float32] = pooled.float().cpu().numpy()
+            rows: NDArray[np.float32] = tower(*given).pooled.float().cpu().numpy()
     finally:
         tower.train(was_training)
     return rows
