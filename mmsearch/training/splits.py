@@ -20,6 +20,7 @@ from mmsearch.training.examples import Supervised
 from mmsearch.training.picture import Picture
 
 LEAST_HELD_OUT = 20  # pictures, or a quarter of a small set: R@10 among fewer says nothing
+MOST_COPIES = 8
 CAPTIONS_HELD_OUT = 0.2  # the share of the literature's caption-level split
 
 
@@ -119,11 +120,16 @@ def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> 
 
 
 def _families(pictures: Sequence[Picture]) -> list[list[Picture]]:
-    """Pictures whose names differ only in what programs append to copies."""
+    """Pictures whose names differ only in what programs append to copies. More than MOST_COPIES are a series: whole
+    folders are renamed to `holiday (1).jpg`, `holiday (2).jpg`, ..."""
     families: dict[str, list[Picture]] = {}
     for picture in pictures:
         families.setdefault(picture.name, []).append(picture)
-    return list(families.values())
+    return [
+        part
+        for family in families.values()
+        for part in ([family] if len(family) <= MOST_COPIES else [[one] for one in family])
+    ]
 
 
 def _place(seed: int, *parts: str) -> float:
