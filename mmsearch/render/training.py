@@ -112,6 +112,8 @@ def recipe_lines(recipes: Mapping[str, Recipe]) -> Iterator[str]:
 
 
 def _parts(recipe: Recipe) -> str:
+    if recipe.tune:
+        return f"the towers of {recipe.model} ({recipe.tune}), objective {recipe.objective}"
     if recipe.model:
         return f"small maps on the vectors of {recipe.model}, objective {recipe.objective}"
     towers = [
