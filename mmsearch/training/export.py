@@ -82,7 +82,7 @@ def to_onnx(
     axes = dict.fromkeys(inputs, free) | {name: {0: "n"} for name in outputs}
     with torch.no_grad():
         made = module.eval()(*example)
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")  # about the exporter's own future and constants it does not fold
         raw, tidy = Path(scratch) / "raw.onnx", Path(scratch) / "tidy.onnx"
         torch.onnx.export(
@@ -100,6 +100,17 @@ def to_onnx(
     for value, rows in zip(model.graph.output, [made] if isinstance(made, Tensor) else made, strict=True):
         value.type.tensor_type.shape.dim[-1].dim_value = rows.shape[-1]  # the exporter may not know it
     return model
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """torch's attention takes a short cut where nothing is trained, which ONNX does not know."""
+    before = torch.backends.mha.get_fastpath_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.mha.set_fastpath_enabled(False)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)  # type: ignore[no-untyped-call]
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:
