@@ -256,9 +256,15 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_stays(stopped: Path) -> N
     before = (stopped / CHECKPOINT).read_bytes()
     with pytest.raises(UsageError) as caught:
         small(stopped, replace(SMALL, learning_rate=0.5, objective="siglip"))
-    assert "another recipe (objective was 'clip', is 'siglip', learning_rate was 0.02, is 0.5)" in str(caught.value)
+    said = "another recipe or other data (objective was 'clip', is 'siglip', learning_rate was 0.02, is 0.5)"
+    assert said in str(caught.value)
     assert "choose another --out" in str(caught.value) and "\n" not in str(caught.value)
     assert (stopped / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_other_data_is_refused(stopped: Path) -> None:
+    with pytest.raises(UsageError, match=r"other data \(data was '', is 'of other pictures'\)"):
+        train(Line(), ToOne(), rows, SMALL, stopped, data="of other pictures")
 
 
 def test_other_weights_in_the_checkpoint_are_told_in_one_line(stopped: Path) -> None:

@@ -10,6 +10,7 @@ only its own part of it, so that together they see what one would.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,6 +87,11 @@ class Batches:
     def size(self) -> int:
         """Rows of a step, over all processes."""
         return self._order.size
+
+    @property
+    def mark(self) -> str:
+        """Hex, the same for the same pictures with the same texts in the same order."""
+        return hashlib.sha256(self._content_numbers.tobytes() + self._text_numbers.tobytes()).hexdigest()[:16]
 
     def batch(self, step: int) -> Batch:
         """The rows of this process. step: from 0, in any order; the ones after it are begun."""

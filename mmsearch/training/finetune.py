@@ -160,7 +160,7 @@ class _Fitting:
         with Batches(used, size=recipe.batch, seed=recipe.seed, images=images, texts=texts) as batches:
             trained = train(
                 learner, self._objective(learner), batches.batch, recipe, self.folder / f"round-{number}",
-                on_progress=self._report(number),
+                data=batches.mark, on_progress=self._report(number),
             )  # fmt: skip
         return learner.encoder, trained
 

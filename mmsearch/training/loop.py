@@ -58,12 +58,14 @@ def train(
     recipe: Recipe,
     folder: Path,
     *,
+    data: str = "",
     score: Score | None = None,
     device: torch.device | None = None,
     world: World | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """batches(step): the rows of this process. score(learner): its figures on the dev side, named as in logs.COLUMNS;
+    """batches(step): the rows of this process. data: what marks the material (`Batches.mark`); a run goes on with the
+    same only. score(learner): its figures on the dev side, named as in logs.COLUMNS;
     `recall` decides.
 
     Raises ModelError for a loss that is no number, UsageError for a checkpoint of another recipe and for a precision
@@ -84,7 +86,7 @@ def train(
     world.as_rank_0(modules)
     torch.manual_seed(recipe.seed + world.rank)
 
-    running = run_state.Running(settings_of(recipe), modules, optimiser, scaler, device, world)
+    running = run_state.Running(settings_of(recipe) | {"data": data}, modules, optimiser, scaler, device, world)
     saved = folder / CHECKPOINT
     progress = running.load(saved) if saved.is_file() else run_state.State()
     logs = Logs(folder, progress.step) if world.rank == 0 else None

@@ -137,7 +137,7 @@ def _train_towers(
     with batches:
         before = judged(learner.encoder, test, device) if test and world.rank == 0 else ()
         trained = train(
-            learner, parts.objective, batches.batch, recipe, out / "run",
+            learner, parts.objective, batches.batch, recipe, out / "run", data=batches.mark,
             score=(lambda one: figures(judged(one.encoder, dev, device))) if dev else None,
             device=device, world=world, on_progress=on_progress,
         )  # fmt: skip

@@ -92,7 +92,8 @@ class Running:
         if other:
             told = ", ".join(f"{name} was {before.get(name)!r}, is {self.recipe[name]!r}" for name in other[:3])
             raise UsageError(
-                f"{path} belongs to a run of another recipe ({told}); finish that run, or choose another --out."
+                f"{path} belongs to a run of another recipe or other data ({told}); finish that run, or choose "
+                "another --out."
             )
         if facts["processes"] != self.world.size:
             raise UsageError(
