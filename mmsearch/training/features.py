@@ -1,89 +1,69 @@
-"""What the frozen towers say about pictures and texts, computed once and cached.
+"""What the towers say about pictures and texts outside training: in batches, without gradients, in float32 or bfloat16.
 
-In: examples or texts, an ONNX tower. Out: torch tensors. The towers are the very files that ship (int8), so that the
-heads learn on what they will see.
+In: examples or texts, a tower. Out: torch tensors.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmsearch.encoders.preprocess import squeeze
-from mmsearch.training.frozen import CLASSES, IMAGE_SIDE, IMAGE_WIDTH, TEXT_WIDTH
+from mmsearch.training.frozen import IMAGE_SIDE, TEXT_WIDTH, TextBackbone, text_package
 from mmsearch.training.sources import Example
 
-log = logging.getLogger(__name__)
-
-BATCH = 32
-
-
-def pixels(examples: list[Example], mirrored: bool = False) -> NDArray[np.uint8]:
-    """(n, 260, 260, 3) uint8, prepared as in use; mirrored: left and right exchanged."""
-    made = np.stack([squeeze(example.open(), IMAGE_SIDE) for example in examples])
-    return np.ascontiguousarray(made[:, :, ::-1]) if mirrored else made
+MAX_TOKENS = 64
+TEXTS_AT_ONCE = 64
 
 
-def image_features(
-    tower: ModelProto, examples: list[Example], cache: Path, mirrored: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Pooled features (n, 1280) and class logits (n, 1000) of n pictures."""
-    content = tower.SerializeToString()
-    keys = [f"{example.key}{' mirrored' * mirrored}".encode() for example in examples]
-    path = cache / f"image-{_digest(content, *keys)}.npz"
-    if not path.exists():
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        pooled = np.empty((len(examples), IMAGE_WIDTH), np.float32)
-        logits = np.empty((len(examples), CLASSES), np.float32)
-        chunks = [examples[i : i + BATCH] for i in range(0, len(examples), BATCH)]
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(pixels, chunks[0], mirrored)
-            for number, chunk in enumerate(chunks):
-                ready, rows = coming.result(), slice(number * BATCH, number * BATCH + len(chunk))
-                if number + 1 < len(chunks):
-                    coming = ahead.submit(pixels, chunks[number + 1], mirrored)
-                pooled[rows], logits[rows] = session.run(None, {"pixels": ready})
-                if number % 50 == 49:
-                    log.info("%d of %d pictures", rows.stop, len(examples))
-        np.savez(path, pooled=pooled, logits=logits)
-    with np.load(path) as stored:
-        return torch.from_numpy(stored["pooled"]), torch.from_numpy(stored["logits"])
+def pixels(examples: list[Example]) -> NDArray[np.uint8]:
+    """(n, 260, 260, 3) uint8, prepared as in use."""
+    return np.stack([squeeze(example.open(), IMAGE_SIDE) for example in examples])
 
 
-def text_features(tower: ModelProto, tokenizer: Tokenizer, texts: list[str], cache: Path) -> Tensor:
-    """MiniLM's mean states (n, 384) of n texts. tokenizer: cuts at its own length, does not pad."""
-    content = tower.SerializeToString()
-    path = cache / f"text-{_digest(content, *(text.encode() for text in texts))}.npy"
-    if not path.exists():
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        tokens = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        states = np.empty((len(texts), TEXT_WIDTH), np.float32)
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")
-        for number, start in enumerate(range(0, len(order), BATCH)):
-            which = order[start : start + BATCH]
-            ids = np.zeros((len(which), len(tokens[which[-1]])), np.int64)
-            mask = np.zeros_like(ids)
-            for row, i in enumerate(which):
-                ids[row, : len(tokens[i])], mask[row, : len(tokens[i])] = tokens[i], 1
-            states[which] = session.run(None, {"ids": ids, "mask": mask})[0]
-            if number % 250 == 249:
-                log.info("%d of %d texts", start, len(texts))
-        np.save(path, states)
-    return torch.from_numpy(np.load(path))
+def trimmed_tokenizer() -> Tokenizer:
+    """MiniLM's own tokenizer, cut at MAX_TOKENS, without padding."""
+    tokenizer = Tokenizer.from_file(str(text_package() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
 
 
-def _digest(*parts: bytes) -> str:
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(hashlib.sha256(part).digest())
-    return whole.hexdigest()[:16]
+class Words:
+    """Texts as numbers: each is tokenised once."""
+
+    def __init__(self) -> None:
+        self._tokenizer = trimmed_tokenizer()
+        self._known: dict[str, list[int]] = {}
+
+    def states(self, tower: TextBackbone, texts: list[str]) -> Tensor:
+        """n texts -> (n, 384), with gradients where the tower has some. Like lengths run together: little padding."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        for text, encoding in zip(new, self._tokenizer.encode_batch(new), strict=True):
+            self._known[text] = encoding.ids
+        tokens = [self._known[text] for text in texts]
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        states = [
+            tower(*_padded([tokens[i] for i in order[start : start + TEXTS_AT_ONCE]]))
+            for start in range(0, len(order), TEXTS_AT_ONCE)
+        ]
+        back = torch.empty(len(order), dtype=torch.long)
+        back[order] = torch.arange(len(order))
+        return torch.cat(states)[back] if states else torch.empty(0, TEXT_WIDTH)
+
+    @torch.no_grad()
+    def quickly(self, tower: TextBackbone, texts: list[str]) -> Tensor:
+        """The same, multiplied in bfloat16."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.states(tower, texts)
+
+
+def _padded(tokens: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """-> ids, mask (n, longest)"""
+    ids = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.long)
+    for row, own in enumerate(tokens):
+        ids[row, : len(own)] = torch.tensor(own)
+    return ids, (torch.arange(ids.shape[1]) < torch.tensor([len(own) for own in tokens])[:, None]).long()

