@@ -68,7 +68,7 @@ def validation_loss(folder: Path, work: Path, by_caption: bool) -> float:
     sides = material.read([str(folder)], recipe, None)
     captions = sum(len(picture.captions) for picture in sides.pictures)
     recipe = replace(recipe, steps=EPOCHS * captions // BATCH, checkpoint_every=10**9)
-    parts = build(recipe, FeatureCache(work / "features"), None)
+    parts = build(recipe, FeatureCache(work / "features"), None, {})
     with _batches(recipe, sides.pictures, parts.source) as batches, tempfile.TemporaryDirectory() as run:
         train(parts.learner, parts.objective, batches.batch, recipe, Path(run))
     return _mean_loss(recipe, sides.dev, parts)

@@ -132,7 +132,7 @@ def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: So
         kind, tower = single[recipe.learner]
         made: Learner = kind(tower)
         return made
-    assert image is not None and text is not None  # beforehand.py saw to it
+    assert image is not None and text is not None  # recipe.py saw to it
     if recipe.model:
         heads: list[nn.Module] = [nn.Identity(), nn.Identity()]
     elif recipe.head == "deep":

@@ -43,9 +43,6 @@ class Outputs:
         made = {one.name: map_tensors(getattr(self, one.name), change) for one in fields(self) if one.name != "groups"}
         return Outputs(**made, groups=None if self.groups is None else change(self.groups))
 
-    def detached(self) -> Outputs:
-        return self.map(torch.Tensor.detach)
-
 
 def joined(parts: list[Outputs]) -> Outputs:
     """Outputs of several batches, in order, as those of one."""
