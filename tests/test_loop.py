@@ -3,6 +3,7 @@ than the steps since the last checkpoint."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import resource
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,13 @@ def test_each_batch_comes_once_in_order_and_progress_is_told(tmp_path: Path) -> 
     train(Line(), ToOne(), batches, replace(LINE, accumulate=3, steps=4), tmp_path, on_progress=told.append)
     assert asked == list(range(12))
     assert [(one.stage, one.done, one.total) for one in told] == [("training", step, 4) for step in (1, 2, 3, 4)]
+
+
+def test_pairs_a_second_counts_the_rows_that_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sets make smaller batches than the recipe names. The clock goes on by one second a step."""
+    monkeypatch.setattr("mmsearch.training.loop.time", SimpleNamespace(monotonic=itertools.count().__next__))
+    _, _, trained = watched(replace(LINE, batch=500, accumulate=2), tmp_path)
+    assert trained.pairs_a_second == 6.0
 
 
 def test_bf16_learns_the_same_in_coarser_numbers(tmp_path: Path) -> None:

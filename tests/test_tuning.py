@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 from mmsearch.errors import UsageError, WeightsMismatchError  # noqa: E402
 from mmsearch.nn.towers.tower import Tower, stages_of  # noqa: E402
 from mmsearch.nn.towers.vit import ViT  # noqa: E402
-from mmsearch.nn.tuning import decay_groups, merge, read_mode, tune, wise_ft  # noqa: E402
+from mmsearch.nn.tuning import decay_groups, interpolate, merge, read_mode, tune, wise_ft  # noqa: E402
 
 
 def vit() -> ViT:
@@ -184,6 +184,21 @@ def test_wise_ft_lies_between() -> None:
         wise_ft(before, {"w": after["w"]}, 0.5)
     with pytest.raises(WeightsMismatchError, match="they differ in w"):
         wise_ft(before, {**after, "w": torch.zeros(3)}, 0.5)
+
+
+def test_half_an_update_of_low_rank_is_half_of_it() -> None:
+    torch.manual_seed(0)
+    tower = Line()
+    base = tower.line.weight.detach().clone()
+    tune(tower, "lora:2")
+    before = copy.deepcopy(tower.state_dict())
+    update = tower.line.parametrizations.weight[0]
+    with torch.no_grad():
+        update.a.normal_()
+        update.b.normal_()
+    learnt = (update.b @ update.a).detach().clone()
+    interpolate(tower, before, 0.5)
+    torch.testing.assert_close(tower.line.weight.detach(), base + 0.5 * learnt)
 
 
 def test_wise_ft_of_a_linear_network_lies_between_its_outputs() -> None:

@@ -118,6 +118,14 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
+def interpolate(module: nn.Module, before: Mapping[str, Tensor], alpha: float) -> None:
+    """Take a module from the weights it has back towards those from before its tuning (see `wise_ft`). An update B A
+    becomes alpha B A: B began at zero, so it is mixed, and A stays; both mixed would count alpha twice."""
+    after = module.state_dict()
+    stays = [f"{name}.a" for name, one in module.named_modules() if isinstance(one, LowRank)]
+    module.load_state_dict(wise_ft(before, after, alpha) | {name: after[name].clone() for name in stays})
+
+
 def wise_ft(before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Weights between those from before fine-tuning (alpha 0) and those from after it (alpha 1), name by name; whole
     numbers are those from after. Raises UsageError, WeightsMismatchError."""

@@ -90,7 +90,7 @@ def train(
     saved = folder / CHECKPOINT
     progress = running.load(saved) if saved.is_file() else run_state.State()
     logs = Logs(folder, progress.step) if world.rank == 0 else None
-    began, began_at, rate = time.monotonic(), progress.step, 0.0
+    began, pairs, rate = time.monotonic(), 0, 0.0
 
     while progress.step < recipe.steps and not progress.stopped_early:
         for group in optimiser.param_groups:
@@ -99,6 +99,7 @@ def train(
         losses = []
         for turn in range(recipe.accumulate):
             batch = batches(progress.step * recipe.accumulate + turn).map(lambda part: part.to(device))
+            pairs += len(batch) * world.size
             losses.append(
                 backward(
                     learner, objective, batch,
@@ -133,7 +134,7 @@ def train(
                     _save_best(folder, judged, recipe, progress)
             elif recipe.patience and progress.step - progress.best_step >= recipe.patience * recipe.evaluate_every:
                 progress.stopped_early = progress.step < recipe.steps
-        rate = (progress.step - began_at) * recipe.batch * recipe.accumulate / max(time.monotonic() - began, 1e-9)
+        rate = pairs / max(time.monotonic() - began, 1e-9)
         if logs and (figures or progress.step % EVERY_LOG == 0 or progress.step == recipe.steps):
             used = learning_rate(recipe, progress.step - 1)
             logs.write(progress.step, {"loss": loss, "learning_rate": used, "pairs_a_second": rate} | figures)

@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from mmsearch.errors import MMSearchError, UsageError
-from mmsearch.nn.towers import check_tower
+from mmsearch.nn.towers import IMAGE_TOWERS, Kind, check_tower
 
 Setting = int | float | str | bool
 Learning = Literal["contrastive", "momentum", "masked_image", "data2vec", "masked_language", "skipgram"]
@@ -268,11 +268,15 @@ def _of_tower(side: str, recipe: Recipe) -> Iterable[str]:
             yield f"{side}.{size} must be above 0"
     for part, whole in (("heads", "width"), ("patch", "side")):
         if part in kind.sizes:
-            module, _, made = kind.place.partition(":")
-            known = inspect.signature(getattr(import_module(module), made)).parameters
-            few, many = (sizes.get(one, known[one].default) for one in (part, whole))
+            few, many = (_in_use(kind, sizes, one) for one in (part, whole))
             if isinstance(few, int) and isinstance(many, int) and few > 0 and many % few:
                 yield f"{side}.{whole} {many} is not a multiple of {side}.{part} {few}"
+
+
+def _in_use(kind: Kind, sizes: Mapping[str, Setting], size: str) -> Any:
+    """What was set, else what the tower takes by itself."""
+    module, _, made = kind.place.partition(":")
+    return sizes.get(size, inspect.signature(getattr(import_module(module), made)).parameters[size].default)
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
@@ -290,7 +294,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
         wrong.append("teacher and the objective distillation need each other")
     if adapters and (recipe.teacher or recipe.augment != "none" or recipe.learner != "contrastive"):
         wrong.append("small maps on the vectors of a model take no teacher, no views and no momentum; set tune=full")
-    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER):
+    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER or recipe.objective == "ntxent"):
         wrong.append("patience is for recipes that are evaluated while they train; this one is not")
     return wrong
 
@@ -320,12 +324,26 @@ def _of_towers(recipe: Recipe) -> Iterable[str]:
             yield f"the learner {recipe.learner} trains the {side} tower {kind}; {side}_tune must not be locked"
     else:
         yield from (f"the recipe needs a tower: set {side}=NAME" for side, name in towers.items() if not name)
+    if recipe.image == "vit":
+        yield from _of_hiding(recipe)
     if recipe.learner == "skipgram" and (recipe.text != "words" or recipe.text_tune == "locked"):
         yield "the learner skipgram trains the text tower words; text_tune must not be locked"
     if recipe.pretrained:
         side, kind = _PRETRAINED[recipe.pretrained]
         if towers[side] != kind or hows[side].partition(":")[0] not in ("full", "last"):
             yield f"{recipe.pretrained} has trained the {side} tower {kind}; {side}_tune must be full or last:N"
+
+
+def _of_hiding(recipe: Recipe) -> Iterable[str]:
+    """What learners that hide patches of a `vit` need of it, now or in the recipe that this one begins with."""
+    from mmsearch.training.learners.data2vec import TOP_LAYERS
+
+    learners = {recipe.learner, recipe.pretrained}
+    side, patch, depth = (_in_use(IMAGE_TOWERS["vit"], recipe.image_options, one) for one in ("side", "patch", "depth"))
+    if learners & {"masked_image", "mae", "data2vec"} and side == patch:
+        yield "patches are hidden, and a picture of one patch has none to spare: set a smaller image.patch"
+    if "data2vec" in learners and isinstance(depth, int) and depth < TOP_LAYERS:
+        yield f"data2vec averages the last {TOP_LAYERS} blocks of the tower: image.depth must be {TOP_LAYERS} at least"
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mmsearch.encoders.registry import load_encoder
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.nn import checkpoint
 from mmsearch.nn.dual_encoder import DualEncoder
-from mmsearch.nn.tuning import wise_ft
+from mmsearch.nn.tuning import interpolate
 from mmsearch.settings import shipped_folder
 from mmsearch.training import finetune, keeping, material
 from mmsearch.training.batches import Batches
@@ -128,7 +128,7 @@ def _train_towers(
     world: World, on_progress: OnProgress | None,
 ) -> Report:  # fmt: skip
     learner, source = parts.learner.to(device), parts.source
-    start = copy.deepcopy(learner.state_dict())
+    start = copy.deepcopy(learner.state_dict()) if recipe.interpolate < 1 else None
     untouched = copy.deepcopy(learner.encoder) if elsewhere else None
     with world.one_after_another():
         dev = source.held_out("the dev side", _watched(divided.dev)) if _watches(recipe, source) else None
@@ -141,8 +141,8 @@ def _train_towers(
             score=(lambda one: figures(judged(one.encoder, dev, device))) if dev else None,
             device=device, world=world, on_progress=on_progress,
         )  # fmt: skip
-    if recipe.interpolate < 1:
-        learner.load_state_dict(wise_ft(start, learner.state_dict(), recipe.interpolate))
+    if start is not None:
+        interpolate(learner, start, recipe.interpolate)
     report = Report(
         recipe, out, trained, _count(one for one in learner.parameters() if one.requires_grad), 0.0,
         notices=(*divided.notices, *batches.notices), left_out=divided.left_out,

@@ -21,12 +21,16 @@ from mmsearch.training.learners.hiding import how_many, random_order
 from mmsearch.training.learners.learner import Learner
 from mmsearch.training.outputs import Outputs
 
+TOP_LAYERS = 3  # blocks whose states are averaged, the last ones
+
 
 class Data2Vec(Learner):
     """momentum: how much of the average stays at each step. top_layers: the blocks whose states are averaged, the
     last ones. mask_ratio: share of hidden patches."""
 
-    def __init__(self, tower: ViT, momentum: float = 0.999, top_layers: int = 3, mask_ratio: float = 0.6) -> None:
+    def __init__(
+        self, tower: ViT, momentum: float = 0.999, top_layers: int = TOP_LAYERS, mask_ratio: float = 0.6
+    ) -> None:
         super().__init__()
         if not 1 <= top_layers <= len(tower.blocks):
             raise UsageError(f"top_layers={top_layers} of a tower with {len(tower.blocks)} blocks; choose 1 to that.")
