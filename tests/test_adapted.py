@@ -73,9 +73,20 @@ def no_json(folder: Path) -> None:
     (folder / "encoder.json").write_text("{")
 
 
+def other_json(folder: Path) -> None:
+    (folder / "encoder.json").write_text("[]")
+
+
+def no_list_of_files(folder: Path) -> None:
+    manifest = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps(manifest | {"files": ["adapter.npz"]}))
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "line"),
     [
+        (other_json, WeightsMismatchError, "describes no encoder"),
+        (no_list_of_files, WeightsMismatchError, "damaged"),
         (damaged_bytes, WeightsMismatchError, "damaged"),
         (no_weights, WeightsNotFoundError, "cannot be read"),
         (no_json, WeightsMismatchError, "not valid JSON"),

@@ -134,7 +134,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise WeightsNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise WeightsMismatchError(f"{path} is not valid JSON: {error}.") from error
-    return manifest if isinstance(manifest, dict) else {}
+    if not isinstance(manifest, dict):
+        raise WeightsMismatchError(f"{path} describes no encoder; copy the folder anew, or train it again.")
+    return manifest
 
 
 def _content(folder: Path, manifest: dict[str, Any]) -> bytes:
@@ -143,8 +145,10 @@ def _content(folder: Path, manifest: dict[str, Any]) -> bytes:
         content = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise WeightsNotFoundError(f"{folder / WEIGHTS} cannot be read: {error.strerror}.") from error
-    expected = (manifest.get("files") or {}).get(WEIGHTS) or {}
-    if manifest.get("format") != FORMAT or hashlib.sha256(content).hexdigest() != expected.get("sha256"):
+    files = manifest.get("files")
+    expected = files.get(WEIGHTS) if isinstance(files, dict) else None
+    known = expected.get("sha256") if isinstance(expected, dict) else None
+    if manifest.get("format") != FORMAT or hashlib.sha256(content).hexdigest() != known:
         raise WeightsMismatchError(
             f"{folder / WEIGHTS} is damaged, or of another version of mmsearch: its checksum is not the one in "
             f"{MANIFEST}; copy the folder anew, or train it again."
