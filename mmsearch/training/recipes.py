@@ -24,6 +24,7 @@ _HEADS = Recipe(
     learning_rate=1e-3,
     weight_decay=0.5,
     ema=0.98,
+    precision="bf16",
     evaluate_every=50,
 )
 _SCRATCH = Recipe(
@@ -32,14 +33,14 @@ _SCRATCH = Recipe(
     text="transformer",
     text_options={"width": 128, "depth": 2, "heads": 4},
     width=128,
-    steps=200,
+    steps=120,
     batch=128,
     learning_rate=1e-3,
     weight_decay=0.2,
     augment="light",
-    ema=0.99,
+    ema=0.98,
     precision="bf16",
-    evaluate_every=100,
+    evaluate_every=60,
 )
 
 
@@ -127,25 +128,20 @@ RECIPES: dict[str, Recipe] = _recipes(
         good_for="the best of what two cores can do with pairs: the image tower stays, the text tower learns to read "
         "it (LiT)",
         text_tune="full",
-        head="deep",
-        steps=150,
-        batch=256,
+        steps=100,
+        batch=128,
         learning_rate=1e-4,
         weight_decay=0.1,
-        precision="bf16",
-        piece=128,
     ),
     replace(
         _HEADS,
         name="lora",
         good_for="the same in little memory and with small files: rank-8 changes of the text tower",
         text_tune="lora:8",
-        steps=150,
-        batch=256,
+        steps=100,
+        batch=128,
         learning_rate=5e-4,
         weight_decay=0.1,
-        precision="bf16",
-        piece=128,
     ),
     replace(
         _SCRATCH,
