@@ -105,7 +105,7 @@ def test_a_block_written_out() -> None:
         inner = norm(between, (8,)) @ first.weight.T + first.bias
         inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
         torch.testing.assert_close(block(x, None, context), between + inner @ last.weight.T + last.bias)
-    assert [tuple(line.weight.shape) for line in FeedForward(8, 3) if isinstance(line, nn.Linear)] == [(24, 8), (8, 24)]
+    assert [tuple(line.weight.shape) for line in FeedForward(8) if isinstance(line, nn.Linear)] == [(32, 8), (8, 32)]
 
 
 def test_patches_are_the_squares_of_the_picture_row_by_row() -> None:

@@ -19,7 +19,6 @@ from mmsearch.nn.dual_encoder import DualEncoder  # noqa: E402
 from mmsearch.nn.heads import LinearHead  # noqa: E402
 from mmsearch.nn.towers.transformer import TextTransformer  # noqa: E402
 from mmsearch.nn.towers.vit import ViT  # noqa: E402
-from mmsearch.nn.towers.word_pieces import learned_word_pieces  # noqa: E402
 from mmsearch.nn.towers.words import WordBag  # noqa: E402
 from mmsearch.training.batch import Batch  # noqa: E402
 from mmsearch.training.gradients import backward  # noqa: E402
@@ -33,6 +32,7 @@ from mmsearch.training.learners.momentum import Momentum  # noqa: E402
 from mmsearch.training.learners.skipgram import SkipGram  # noqa: E402
 from mmsearch.training.objectives import objective_class  # noqa: E402
 from mmsearch.training.outputs import Outputs, joined  # noqa: E402
+from tests.tiny_tokenizer import learned_word_pieces  # noqa: E402
 
 CONCEPTS = ("dog", "cat", "boat", "tree", "house", "bird")
 TOKENIZER = learned_word_pieces([f"a {one} and a {two}" for one in CONCEPTS for two in CONCEPTS], 80)

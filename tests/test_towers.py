@@ -1,4 +1,5 @@
-"""All towers through one contract, and each by value against something independent."""
+"""All towers through one contract, and each by value against something independent. One file for all of them, long as
+it is, because they share the contract and its tiny models."""
 
 from __future__ import annotations
 
@@ -35,10 +36,12 @@ from mmsearch.nn.towers.perceiver import Perceiver  # noqa: E402
 from mmsearch.nn.towers.tower import Tower  # noqa: E402
 from mmsearch.nn.towers.transformer import TextTransformer  # noqa: E402
 from mmsearch.nn.towers.vit import ViT  # noqa: E402
-from mmsearch.nn.towers.word_pieces import learned_word_pieces, minilm_word_pieces  # noqa: E402
+from mmsearch.nn.towers.word_pieces import minilm_word_pieces  # noqa: E402
+from mmsearch.nn.towers.words import WordBag  # noqa: E402
 from mmsearch.nn.tuning import merge, tune  # noqa: E402
 from mmsearch.training.export import to_onnx  # noqa: E402
 from tests.tiny_openclip import add_architectures, picture, run_python, transform, write_checkpoint  # noqa: E402
+from tests.tiny_tokenizer import learned_word_pieces  # noqa: E402
 
 TEXTS = ["a dog runs over the wet grass", "two cats", "the red car stops near a small shop in the rain", "a dog"]
 SMALL = {"width": 32, "depth": 2, "heads": 2}
@@ -84,16 +87,16 @@ def short_lite() -> Tower:
 
 
 IMAGES: dict[str, Callable[[], Tower]] = {
-    "vit": lambda: image_tower("vit", 32, SMALL | {"patch": 8}),
-    "perceiver": lambda: image_tower("perceiver", 32, SMALL | {"latents": 5}),
-    "lite": lambda: image_tower("lite", 64),
-    "timm vit": lambda: image_tower("timm:test_vit", 64),
-    "timm convolutions": lambda: image_tower("timm:test_efficientnet", 64),
+    "vit": lambda: image_tower("vit", SMALL | {"side": 32, "patch": 8}),
+    "perceiver": lambda: image_tower("perceiver", SMALL | {"side": 32, "latents": 5}),
+    "lite": lambda: image_tower("lite", {"side": 64}),
+    "timm vit": lambda: image_tower("timm:test_vit", {"side": 64}),
+    "timm convolutions": lambda: image_tower("timm:test_efficientnet", {"side": 64}),
     "open_clip": clip_image,
 }
 TEXT: dict[str, Callable[[], Tower]] = {
-    "transformer": lambda: text_tower("transformer", SMALL, small_tokenizer()),
-    "words": lambda: text_tower("words", {"width": 16}, small_tokenizer()),
+    "transformer": lambda: TextTransformer(small_tokenizer(), **SMALL),
+    "words": lambda: WordBag(small_tokenizer(), 16),
     "lite": short_lite,
     "open_clip": clip_text,
     "hugging_face": lambda: text_tower(f"hugging_face:{tiny_bert()}", {"weights": False}),
@@ -559,7 +562,7 @@ def test_wrong_names_and_sizes_say_what_is_valid(modality: str, name: str, sizes
 
 
 def test_sizes_arrive() -> None:
-    tower = image_tower("vit", 32, {"patch": 16, "width": 24, "depth": 1, "heads": 3, "dropout": 0})
+    tower = image_tower("vit", {"side": 32, "patch": 16, "width": 24, "depth": 1, "heads": 3, "dropout": 0})
     assert (tower.side, tower.patch, tower.grid, tower.width, len(tower.blocks)) == (32, 16, 2, 24, 1)
     assert isinstance(text_tower("lite", {"max_tokens": 20}), LiteTextTower)
     assert text_tower("lite", {"max_tokens": 20}).max_tokens == 20

@@ -17,7 +17,6 @@ torch = pytest.importorskip("torch", reason="training needs the extra: pip insta
 from mmsearch import judging  # noqa: E402
 from mmsearch.encoders.preprocess import squeeze  # noqa: E402
 from mmsearch.errors import UsageError  # noqa: E402
-from mmsearch.nn.towers.word_pieces import learned_word_pieces  # noqa: E402
 from mmsearch.testsets import Captioned, Labelled  # noqa: E402
 from mmsearch.training import augment  # noqa: E402
 from mmsearch.training.batch import Batch  # noqa: E402
@@ -30,6 +29,7 @@ from mmsearch.training.pixels import Pixels  # noqa: E402
 from mmsearch.training.rows import Rows  # noqa: E402
 from mmsearch.training.tokens import Tokens  # noqa: E402
 from tests.conftest import paint  # noqa: E402
+from tests.tiny_tokenizer import learned_word_pieces  # noqa: E402
 from tests.toy import COLOURS  # noqa: E402
 
 TOKENIZER = learned_word_pieces(["a red green blue yellow thing number one two three four"], 60)

@@ -18,13 +18,13 @@ torch = pytest.importorskip("torch", reason="training needs the extra: pip insta
 from mmsearch.encoders.preprocess import squeeze  # noqa: E402
 from mmsearch.errors import ModelError, PictureError, UsageError  # noqa: E402
 from mmsearch.nn.features import Features  # noqa: E402
-from mmsearch.nn.towers.word_pieces import learned_word_pieces  # noqa: E402
 from mmsearch.training import cache as cache_module  # noqa: E402
 from mmsearch.training import locked, rows  # noqa: E402
 from mmsearch.training.cache import FeatureCache  # noqa: E402
 from mmsearch.training.picture import Picture, file_bytes  # noqa: E402
 from mmsearch.training.rows import Shelf  # noqa: E402
 from tests.conftest import paint  # noqa: E402
+from tests.tiny_tokenizer import learned_word_pieces  # noqa: E402
 from tests.toy import COLOURS, ToyEncoder  # noqa: E402
 
 TOKENIZER = learned_word_pieces(["red green blue a of with"], 40)

@@ -60,10 +60,10 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Each state by itself through `times` times its width: (n, t, width) -> (n, t, width)."""
+    """Each state by itself through four times its width: (n, t, width) -> (n, t, width)."""
 
-    def __init__(self, width: int, times: int = 4) -> None:
-        super().__init__(nn.Linear(width, times * width), nn.GELU(), nn.Linear(times * width, width))
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
 class Block(nn.Module):
@@ -72,13 +72,11 @@ class Block(nn.Module):
     With context_width, the attention is to a context (n, s, context_width), which has its own norm.
     """
 
-    def __init__(
-        self, width: int, heads: int, dropout: float = 0.0, context_width: int | None = None, causal: bool = False
-    ) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, context_width: int | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.context_norm = nn.LayerNorm(context_width) if context_width else None
-        self.attention = Attention(width, heads, context_width, causal)
+        self.attention = Attention(width, heads, context_width)
         self.forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
         self.dropout = nn.Dropout(dropout)

@@ -31,6 +31,7 @@ from mmsearch.training.pixels import Pixels
 from mmsearch.training.rows import Rows
 from mmsearch.training.tokens import Tokens
 
+_AHEAD = 2  # steps that are prepared beforehand
 _STEP, _VIEW = 2, 3  # keep draws of steps and of views apart, and from those of epochs (order.py)
 
 
@@ -40,7 +41,7 @@ class Batches:
     sets: (weight, pictures) each; all pictures, in this order, are the rows that `images` and `teacher_images` have.
     texts: rows of `spoken(pictures)`, or tokens made as they are needed; so are teacher_texts. second: another view
     of each picture, drawn by itself. size: rows of a step over all processes; rank, world: which of how many parts is
-    made here. steps_ahead: prepared beforehand. per_epoch: steps. notices: lines worth showing.
+    made here. per_epoch: steps. notices: lines worth showing.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class Batches:
         teacher_texts: Rows | None = None,
         rank: int = 0,
         world: int = 1,
-        steps_ahead: int = 2,
     ) -> None:
         pictures = [picture for _, one in sets for picture in one]
         self._order = Order(
@@ -72,7 +72,7 @@ class Batches:
         _check(len(pictures), len(self._texts), images, texts, teacher_images, teacher_texts)
         share = self._order.size // world
         self._mine = slice(rank * share, (rank + 1) * share)
-        self._seed, self._steps_ahead = seed, steps_ahead
+        self._seed = seed
         self.per_epoch = self._order.per_epoch
         self._coming: dict[int, Future[Batch]] = {}
         self._lock = Lock()
@@ -95,7 +95,7 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """The rows of this process. step: from 0, in any order; the ones after it are begun."""
-        wanted = range(step, step + 1 + self._steps_ahead)
+        wanted = range(step, step + 1 + _AHEAD)
         with self._lock:
             for old in set(self._coming) - set(wanted):
                 self._coming.pop(old).cancel()

@@ -58,22 +58,21 @@ TEXT_TOWERS: dict[str, Kind] = {
 }
 
 
-def image_tower(name: str, side: int | None = None, sizes: Mapping[str, Size] | None = None) -> Tower:
-    """name: see above. side: of the pictures, where it can be chosen. sizes: of a tower of our own, as in
-    {"patch": 8, "depth": 6}. Raises UsageError; ModelError and MissingExtraError where weights are not here."""
-    sizes = dict(sizes or {}) | ({"side": side} if side else {})
-    kind, follows = check_tower("image", name, sizes)
-    return _make(kind, [follows] if follows else [], sizes)
+def image_tower(name: str, sizes: Mapping[str, Size] | None = None) -> Tower:
+    """name: see above. sizes: what can be chosen of it, as in {"side": 64, "depth": 6}. Raises UsageError;
+    ModelError and MissingExtraError where weights are not here."""
+    kind, follows = check_tower("image", name, sizes or {})
+    return _make(kind, [follows] if follows else [], sizes or {})
 
 
-def text_tower(name: str, sizes: Mapping[str, Size] | None = None, tokenizer: str | None = None) -> Tower:
-    """tokenizer: for a tower of our own, the content of a `tokenizer.json`; MiniLM's without one. Raises as above."""
+def text_tower(name: str, sizes: Mapping[str, Size] | None = None) -> Tower:
+    """A tower of our own reads MiniLM's word pieces. Raises as above."""
     kind, follows = check_tower("text", name, sizes or {})
     if not kind.reads:
         return _make(kind, [follows] if follows else [], sizes or {})
     from mmsearch.nn.towers.word_pieces import minilm_word_pieces
 
-    return _make(kind, [tokenizer or minilm_word_pieces()], sizes or {})
+    return _make(kind, [minilm_word_pieces()], sizes or {})
 
 
 def check_tower(modality: str, name: str, sizes: Mapping[str, Size]) -> tuple[Kind, str]:
