@@ -160,7 +160,7 @@ def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> No
     def resting(pairs: Pairs) -> Pairs:
         whole = torch.arange(len(pairs.texts))
         with torch.autocast("cpu", torch.bfloat16):
-            pooled = torch.cat([model.image_tower.pooled(pairs.views.pick(0, some)) for some in whole.split(64)])
+            pooled = torch.cat([model.image_tower.pooled(pairs.views.pick(0, some)) for some in torch.split(whole, 64)])
         views = Views(pairs.views.maps[:1], [pooled], [model.image_tower.classifier(pooled)])
         return Pairs(views, [texts[:2] for texts in pairs.texts])
 
@@ -178,14 +178,11 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
     written = [text for pairs in (photographs, drawings) for own in pairs.texts for text in own]
     texts = list(dict.fromkeys([*written, *said]))
     states = dict(zip(texts, words.quickly(model.text_tower, texts), strict=True))
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": model.heads(), "weight_decay": recipe.head_weight_decay},
-            {"params": [*model.pairs.parameters(), *model.meanings.parameters()]},
-        ],
-        lr=recipe.head_rate,
-        weight_decay=0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": model.heads(), "weight_decay": recipe.head_weight_decay},
+        {"params": [*model.pairs.parameters(), *model.meanings.parameters()]},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.head_rate, weight_decay=0)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.head_rate, recipe.head_steps, pct_start=0.1)
     average = _Average(model.heads(), 0.98)
     model.train()
@@ -193,12 +190,17 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
         some = torch.randperm(len(said), generator=draw)[: recipe.head_sayings]
         step = _draw(material, recipe.head_batch, recipe.head_drawings, draw, chance)
         step = replace(step, said=[said[i] for i in some.tolist()], meant=meant[some])
-        seen = [
-            torch.cat((getattr(photographs.views, kind)[step.photograph_view][step.photographs],
-                       getattr(drawings.views, kind)[step.drawing_view][step.drawings]))
-            for kind in ("pooled", "logits")
-        ]  # fmt: skip
-        loss = _loss(model, step, *seen, torch.stack([states[text] for text in step.texts]), recipe, draw, alone)
+        pooled, logits = (
+            torch.cat(
+                (of_photographs[step.photograph_view][step.photographs], of_drawings[step.drawing_view][step.drawings])
+            )
+            for of_photographs, of_drawings in (
+                (photographs.views.pooled, drawings.views.pooled),
+                (photographs.views.logits, drawings.views.logits),
+            )
+        )
+        said_states = torch.stack([states[text] for text in step.texts])
+        loss = _loss(model, step, pooled, logits, said_states, recipe, draw, alone)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -247,7 +249,7 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
         loss = _loss(model, step, pooled, logits, states, recipe, draw)
         kept = F.kl_div(logits.log_softmax(1), before.softmax(1), reduction="batchmean")
         optimiser.zero_grad()
-        (loss + recipe.class_weight * kept).backward()
+        (loss + recipe.class_weight * kept).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         plan.step()
         average.step()
