@@ -53,7 +53,8 @@ def main() -> None:
             recall_table(rows, "t2i", "Text to image"),
             recall_table(rows, "i2t", "Image to text"),
             cost_table(rows),
-            "What they are good for\n\n" + "\n".join(f"- `{row['name']}`: {row['good_for']}." for row in rows),
+            "What they are good for\n\n"
+            + "\n".join(f"- `{row['name']}`: {RECIPES[row['name']].good_for}." for row in rows),
         ],
         packages=("torch", "numpy", "onnxruntime"),
     )
@@ -82,7 +83,6 @@ def measured(recipe: Recipe, folder: Path, work: Path) -> dict[str, Any]:
     assert report.held_out is not None
     row = {
         "name": recipe.name,
-        "good_for": recipe.good_for,
         "objective": recipe.objective,
         "parameters": report.parameters,
         "steps": recipe.steps,

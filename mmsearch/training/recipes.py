@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _HEADS,
         name="lora",
-        good_for="the same in little memory and with small files: rank-8 changes of the text tower",
+        good_for="the same with few numbers to learn: rank-8 changes of the text tower",
         text_tune="lora:8",
         steps=100,
         batch=128,
@@ -158,7 +158,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="simclr",
-        good_for="pictures without captions: two views of one picture find each other; texts are not trained, "
+        good_for="what pictures alone teach: two views of one picture find each other; texts are not trained, "
         "`vit-simclr` goes on from it",
         objective="ntxent",
         augment="strong",
@@ -167,7 +167,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="mae",
-        good_for="pictures without captions: the image tower paints what was hidden; `vit-mae` goes on from it",
+        good_for="what pictures alone teach: the image tower paints what was hidden; `vit-mae` goes on from it",
         text="",
         learner="masked_image",
         objective="mae",
@@ -175,7 +175,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="data2vec",
-        good_for="pictures without captions: hidden patches are predicted as the model's own average sees them",
+        good_for="what pictures alone teach: hidden patches are predicted as the model's own average sees them",
         text="",
         learner="data2vec",
         objective="data2vec",
@@ -183,7 +183,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="masked-language",
-        good_for="texts without pictures: the text tower fills in hidden words",
+        good_for="what texts alone teach: the text tower fills in hidden words",
         image="",
         learner="masked_language",
         objective="masked_language",
