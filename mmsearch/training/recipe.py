@@ -215,8 +215,8 @@ def _impossible(recipe: Recipe) -> list[str]:
     wrong += [f"{name} must be above 0" for name in _POSITIVE if numbers[name] <= 0]
     wrong += [f"{name} must lie between 0 and 1" for name in _SHARES if not 0 <= numbers[name] <= 1]
     wrong += [f"{name} must not be negative" for name in _NOT_NEGATIVE if numbers[name] < 0]
-    if not 0 < recipe.held_out < 1:
-        wrong.append("held_out must lie between 0 and 1")
+    if not 0 < recipe.held_out <= 0.5:
+        wrong.append("held_out must be above 0 and 0.5 at most: half of the pictures are needed to learn from")
     wrong += [f"{name} must be 1000 at most" for name in _MODEST if 1000 < numbers[name] < math.inf]
     if recipe.seed >= 2**63:
         wrong.append("seed must be below 2^63")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmsearch.errors import UsageError
 from mmsearch.training.objectives.infonce import one_way
 from mmsearch.training.objectives.pairs import pairs
 from mmsearch.training.objectives.temperature import Temperature
@@ -26,6 +27,8 @@ class Align(nn.Module):
 
     def __init__(self, temperature: float = 0.07, smoothing: float = 0.1) -> None:
         super().__init__()
+        if not 0 <= smoothing <= 1:
+            raise UsageError(f"A smoothing of {smoothing} cannot be: it is a share of the target; choose 0 to 1.")
         self.temperature, self.smoothing = Temperature(temperature), smoothing
 
     def forward(self, outputs: Outputs) -> Tensor:

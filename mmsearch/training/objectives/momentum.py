@@ -40,6 +40,8 @@ class MomentumContrast(nn.Module):
         super().__init__()
         if size < 1:
             raise UsageError(f"A queue of {size} pairs cannot be; choose 1 at least, or the objective clip.")
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"An alpha of {alpha} cannot be: it is the teacher's share of the target; choose 0 to 1.")
         self.size, self.alpha = size, alpha
         self.temperature = Temperature(temperature)
         self.register_buffer("image_queue", torch.zeros(size, width))
