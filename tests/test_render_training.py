@@ -103,7 +103,7 @@ def test_json_by_value() -> None:
         (0.1, 80.0, 2.0, True, "+32.9 points (95 % interval +0.1 to "),
         (0.0, 80.0, 2.0, False, "95 % interval from +0.0"),
         (-1.0, 90.0, 2.0, False, "95 % interval from -1.0"),
-        (None, 90.0, 2.0, False, "too few pictures to be sure"),
+        (None, 90.0, 2.0, False, "too few captions or labels to be sure"),
         (5.0, 79.0, 2.0, True, "of the demo -2.0"),  # as much as may be lost
         (5.0, 78.9, 2.0, False, "the demo -2.1 points, more than the 2 that may be lost"),
         (5.0, 80.9, 0.0, False, "the demo -0.1 points, more than the 0 that may be lost"),

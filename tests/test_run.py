@@ -488,6 +488,12 @@ def test_pictures_that_are_missing_are_listed_and_left_out(data: Path, tmp_path:
     assert [one.path.name for one in report.left_out] == ["lost.png"]
 
 
+def test_a_general_set_that_is_trained_on_is_told(data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPES["finetune"], model="toy", steps=1)
+    report = run(recipe, [str(data)], tmp_path / "m", cache=tmp_path / "c", general=data)
+    assert [one for one in report.notices if one.startswith("40 of the 40 pictures of the captions of ")]
+
+
 # --- ends of all kinds --------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ def verdict(report: Report, allowed_loss: float) -> Verdict:
         return Verdict(False, f"the recipe {report.recipe.name} fine-tunes no encoder; only those are promoted")
     home, away = report.held_out.main, report.general.main
     if home.low is None or home.low <= 0:
-        reach = "too few pictures to be sure" if home.low is None else f"95 % interval from {home.low:+.1f}"
+        reach = "too few captions or labels to be sure" if home.low is None else f"95 % interval from {home.low:+.1f}"
         return Verdict(False, f"{home.direction} {home.name} of held-out pictures {home.value:+.1f} points, {reach}")
     if away.value < -allowed_loss:
         lost = f"{away.direction} {away.name} of {report.general.about} {away.value:+.1f} points"

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,7 +113,8 @@ def _adapt(
     report = Report(
         recipe, out, fitted.trained, _count(fitted.encoder.parameters()), 0.0, fitted.held_out,
         _general(elsewhere, source, untouched, fitted.encoder, torch.device("cpu")), fitted.strength,
-        tuple(line for one in sets for line in one.supervised.notices),
+        (*(line for one in sets for line in one.supervised.notices),
+         *_trained_on(elsewhere, [picture for one in sets for picture in one.supervised.pictures])),
         tuple(failed for one in sets for failed in one.supervised.left_out),
     )  # fmt: skip
     keeping.keep_adapters(out, base, fitted.encoder, facts=_facts(report))
@@ -154,6 +155,7 @@ def _train_towers(
         report,
         held_out=compared(divided.about, before, after),
         general=_general(elsewhere, source, untouched, learner.encoder, device) if elsewhere and untouched else None,
+        notices=(*report.notices, *(_trained_on(elsewhere, divided.pictures) if elsewhere else ())),
     )
     keeping.keep_towers(
         out, parts.whole_encoder(),
@@ -249,6 +251,16 @@ def _general(
     """On pictures of another kind: what was gained at home should not be lost elsewhere."""
     side = source.held_out(elsewhere.about, elsewhere.pictures)
     return compared(elsewhere.about, judged(before, side, device), judged(after, side, device))
+
+
+def _trained_on(elsewhere: Supervised, pictures: Iterable[Picture]) -> Iterator[str]:
+    """A notice where the general set cannot show what was forgotten."""
+    known = {picture.content for picture in pictures}
+    if same := sum(picture.content in known for picture in elsewhere.pictures):
+        yield (
+            f"{same:,} of the {len(elsewhere.pictures):,} pictures of {elsewhere.about} are among those of --data, so "
+            "they show less of what was forgotten; name others with --general."
+        )
 
 
 def _count(parameters: Iterable[torch.nn.Parameter]) -> int:
