@@ -66,12 +66,9 @@ def few(tmp_path: Path) -> Path:
 def elsewhere(tmp_path: Path) -> Path:
     """A small general set that is not like the pictures at home."""
     for number, colour in enumerate(COLOURS):
+        kind = ("birds", "boats", "houses", "trees")[number % 4]
         for seed in (70, 71, 72):
-            paint(
-                tmp_path / "elsewhere" / ("birds", "boats", "houses", "trees")[number % 4] / f"{number}{seed}.png",
-                colour,
-                seed,
-            )
+            paint(tmp_path / "elsewhere" / kind / f"{number}{seed}.png", colour, seed)
     return tmp_path / "elsewhere"
 
 

@@ -117,7 +117,13 @@ def test_shares_and_sets_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="cannot be divided: 0 are left"):
         divided([picture(one, split="test") for one in range(20)])
     with pytest.raises(UsageError, match="cannot be divided"):  # all of one family
-        divided([picture(one, f"a ({one}).png") for one in range(20)])
+        divided([picture(one, f"a ({one}).png") for one in range(8)])
+
+
+def test_whole_folders_that_were_numbered_are_no_copies() -> None:
+    sides = divided([picture(one, f"holiday ({one}).png") for one in range(200)])
+    assert len(sides.train) + len(sides.dev) + len(sides.test) == 200
+    assert min(len(sides.dev), len(sides.test)) >= 20
 
 
 def test_the_split_by_caption_leaks_and_says_so() -> None:

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   mmsearch train --list
-  mmsearch train --recipe finetune --data ./mine --out ./my-model
-  mmsearch train --recipe finetune --data trips --out ./my-model --promote
-  mmsearch train --recipe siglip --data ./a --data 0.5:./b --out ./m --set steps=400
-  mmsearch index --model ./my-model
+  mmsearch train --recipe finetune --data ./mine --out ./m
+  mmsearch train --recipe finetune --data trips \\
+    --out ./m --promote
+  mmsearch train --recipe siglip --data ./a \\
+    --data 0.5:./b --out ./m --set steps=400
+  mmsearch index --model ./m
 """
 ALLOWED_LOSS = 2.0
 LEFT_OUT_SHOWN = 10

@@ -105,12 +105,12 @@ def to_onnx(
 @contextmanager
 def _plain_attention() -> Iterator[None]:
     """torch's attention takes a short cut where nothing is trained, which ONNX does not know."""
-    before = torch.backends.mha.get_fastpath_enabled()  # type: ignore[no-untyped-call]
-    torch.backends.mha.set_fastpath_enabled(False)  # type: ignore[no-untyped-call]
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)  # type: ignore[no-untyped-call]
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:
