@@ -24,7 +24,7 @@ from mmsearch.nn.towers import image_tower, text_tower
 from mmsearch.nn.towers.tower import Tower
 from mmsearch.nn.tuning import merge, tune
 from mmsearch.training.cache import FeatureCache
-from mmsearch.training.examples import Report
+from mmsearch.training.examples import OnProgress
 from mmsearch.training.learners.contrastive import Contrastive
 from mmsearch.training.learners.data2vec import Data2Vec
 from mmsearch.training.learners.learner import Learner
@@ -59,7 +59,7 @@ class Parts:
         return DualEncoder(self.image, self.text, encoder.image_head, encoder.text_head).eval()
 
 
-def build(recipe: Recipe, cache: FeatureCache, on_progress: Report | None, begin_with: Weights) -> Parts:
+def build(recipe: Recipe, cache: FeatureCache, on_progress: OnProgress | None, begin_with: Weights) -> Parts:
     """Random weights come from the seed, those of begin_with take their place. Raises UsageError, ModelError and
     MissingExtraError for towers that cannot be had."""
     torch.manual_seed(recipe.seed)
@@ -97,7 +97,7 @@ def _width(recipe: Recipe, image: Tower | None) -> int:
 
 
 def _source(
-    recipe: Recipe, image: Tower | None, text: Tower | None, cache: FeatureCache, on_progress: Report | None
+    recipe: Recipe, image: Tower | None, text: Tower | None, cache: FeatureCache, on_progress: OnProgress | None
 ) -> Source:
     cached_images, cached_texts = (tower is not None and tower.locked for tower in (image, text))
     if recipe.augment == "strong":

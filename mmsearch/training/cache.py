@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mmsearch.errors import ModelError, PictureError
 from mmsearch.training.ahead import ahead
-from mmsearch.training.examples import Report
+from mmsearch.training.examples import OnProgress
 from mmsearch.training.locked import Locked
 from mmsearch.training.picture import Picture
 from mmsearch.training.rows import SHARD, Precision, Rows, Shelf
@@ -37,7 +37,12 @@ class FeatureCache:
         self.notices: list[str] = []
 
     def images(
-        self, locked: Locked, pictures: Sequence[Picture], view: View = "plain", *, on_progress: Report | None = None
+        self,
+        locked: Locked,
+        pictures: Sequence[Picture],
+        view: View = "plain",
+        *,
+        on_progress: OnProgress | None = None,
     ) -> Rows:
         """A row for each picture. mirrored: of what it is with left and right exchanged.
 
@@ -61,7 +66,7 @@ class FeatureCache:
         shelf = self._shelf("images", locked.image_fingerprint, view)
         return self._filled(shelf, contents, names, encode, locked.name, on_progress)
 
-    def texts(self, locked: Locked, texts: Sequence[str], *, on_progress: Report | None = None) -> Rows:
+    def texts(self, locked: Locked, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Rows:
         """A row for each text; equal texts share one. Raises as `images` does."""
         contents = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
 
@@ -87,7 +92,7 @@ class FeatureCache:
         names: Sequence[str],
         encode: Callable[[Sequence[int], Done], NDArray[np.float32]],
         tower: str,
-        on_progress: Report | None,
+        on_progress: OnProgress | None,
     ) -> Rows:
         """What is missing is encoded, a shard at a time."""
         missing = shelf.missing(contents)

@@ -29,7 +29,7 @@ from mmsearch.training.ahead import ahead
 from mmsearch.training.picture import Picture, Side, file_bytes, plain
 from mmsearch.types import FailedFile, Progress
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 LEAST = 10  # pictures; with fewer there is nothing to hold out
 GLANCE = 32  # pixels: JPEGs are decoded at an eighth of their size to see whether they are whole
@@ -48,7 +48,7 @@ class Supervised:
     notices: tuple[str, ...] = ()
 
 
-def read(source: str | Path, *, on_progress: Report | None = None) -> Supervised:
+def read(source: str | Path, *, on_progress: OnProgress | None = None) -> Supervised:
     """One source of the three kinds. Raises UsageError with everything that is wrong with it, CollectionError."""
     wrong: list[str] = []
     notices: list[str] = []

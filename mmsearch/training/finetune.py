@@ -34,7 +34,7 @@ from mmsearch.testsets import Captioned, Labelled
 from mmsearch.training.batches import Batches
 from mmsearch.training.build import adapter, objective_of
 from mmsearch.training.cache import FeatureCache
-from mmsearch.training.examples import Report
+from mmsearch.training.examples import OnProgress
 from mmsearch.training.learners.learner import Learner
 from mmsearch.training.locked import of_encoder
 from mmsearch.training.loop import Trained, train
@@ -69,7 +69,7 @@ def fit(
     sets: Sequence[Weighted],
     cache: FeatureCache,
     folder: Path,
-    on_progress: Report | None,
+    on_progress: OnProgress | None,
 ) -> Fitted:
     """folder: for checkpoints and logs. Raises what `train` raises, UsageError for sets that cannot be divided."""
     about = "; ".join(one.supervised.about for one in sets)
@@ -186,7 +186,7 @@ class _Fitting:
         rows = self.source.cache.texts(self.source.locked, texts, on_progress=self.source.on_progress)
         return torch.from_numpy(rows.take(np.arange(len(texts))))
 
-    def _report(self, number: int) -> Report | None:
+    def _report(self, number: int) -> OnProgress | None:
         """All rounds as one, so that the time left is that of all."""
         report, steps = self.source.on_progress, self.recipe.steps
         if report is None:

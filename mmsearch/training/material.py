@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mmsearch.errors import UsageError
 from mmsearch.training.cache import FeatureCache
-from mmsearch.training.examples import Report
+from mmsearch.training.examples import OnProgress
 from mmsearch.training.held_out import HeldOut, asked
 from mmsearch.training.locked import Locked
 from mmsearch.training.mixing import Weighted, read_all
@@ -41,7 +41,7 @@ class Divided:
         return [picture for _, one in self.train for picture in one]
 
 
-def read(data: Sequence[str], recipe: Recipe, on_progress: Report | None) -> Divided:
+def read(data: Sequence[str], recipe: Recipe, on_progress: OnProgress | None) -> Divided:
     """Raises UsageError with all that is wrong with the sets."""
     sets = read_all(data, on_progress=on_progress)
     sides = _sides(sets, recipe)
@@ -86,7 +86,7 @@ class Source:
     tokenizer: str = ""
     max_tokens: int = 0
     views: bool = False
-    on_progress: Report | None = field(default=None, compare=False)
+    on_progress: OnProgress | None = field(default=None, compare=False)
 
     @property
     def both(self) -> bool:

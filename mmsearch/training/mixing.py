@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmsearch.errors import UsageError
 from mmsearch.query import text_term
-from mmsearch.training.examples import Report, Supervised, read
+from mmsearch.training.examples import OnProgress, Supervised, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Weighted:
     supervised: Supervised
 
 
-def read_all(written: Sequence[str], *, on_progress: Report | None = None) -> list[Weighted]:
+def read_all(written: Sequence[str], *, on_progress: OnProgress | None = None) -> list[Weighted]:
     """All sets. Raises UsageError with the mistakes of all of them, CollectionError."""
     sets: list[Weighted] = []
     wrong: list[str] = []

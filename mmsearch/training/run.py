@@ -32,8 +32,7 @@ from mmsearch.training.beforehand import NOTE, problems
 from mmsearch.training.build import Parts, Weights, build, teacher_of
 from mmsearch.training.cache import FeatureCache
 from mmsearch.training.distributed import World
-from mmsearch.training.examples import Report as OnProgress
-from mmsearch.training.examples import Supervised, read
+from mmsearch.training.examples import OnProgress, Supervised, read
 from mmsearch.training.locked import of_encoder
 from mmsearch.training.loop import BEST, Trained, check_precision, train
 from mmsearch.training.material import Divided, Source
