@@ -64,7 +64,7 @@ def wanted(args: argparse.Namespace) -> Iterable[Recipe]:
     """Towers that are pre-trained alone have no row: they are part of the recipe that goes on from them."""
     of_others = {recipe.pretrained for recipe in RECIPES.values()}
     for name, recipe in RECIPES.items():
-        if name in of_others:
+        if name in of_others or recipe.model not in ("", "lite"):  # part of another row; weights that must be fetched
             continue
         if args.quick and name in QUICK:
             yield replace(recipe, steps=2, batch=16, evaluate_every=2)

@@ -60,6 +60,21 @@ RECIPES: dict[str, Recipe] = _recipes(
         weight_decay=0.5,
         general_weight=5.0,
     ),
+    Recipe(
+        name="finetune-towers",
+        good_for="thousands of pictures of your own and a GPU: low-rank changes of one of open_clip's models, mixed "
+        "half and half with what it was, so that it does not forget",
+        model="ViT-B-32/laion2b_s34b_b79k",
+        tune="lora:8",
+        interpolate=0.5,
+        steps=300,
+        batch=256,
+        piece=32,
+        learning_rate=2e-4,
+        precision="bf16",
+        evaluate_every=50,
+        patience=3,
+    ),
     replace(
         _HEADS,
         name="heads",
