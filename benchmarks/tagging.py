@@ -22,7 +22,6 @@ import numpy as np
 from common import parser, table, write_report
 from numpy.typing import NDArray
 from quality import PLAIN_NAMES, contents, encode
-from quality import TEMPLATES as PLAIN
 
 from mmsearch import Engine
 from mmsearch.encoders.protocol import Encoder
@@ -33,10 +32,12 @@ from mmsearch.metrics import average_precision
 from mmsearch.relevance import HITS, Calibration, calibration_for
 from mmsearch.wording import TEMPLATES, article, plural, prompts
 
+PLAIN = ("a photo of a {}", "{}", "a picture of a {}")
+
 WAYS: dict[str, Callable[[str], Sequence[str]]] = {
     "the bare name": lambda name: [name],
     '"a photo of a {}"': lambda name: [f"a photo of a {name}"],
-    f"the {len(PLAIN)} plain templates of quality.py": lambda name: [plain.format(name) for plain in PLAIN],
+    f"{len(PLAIN)} plain templates": lambda name: [plain.format(name) for plain in PLAIN],
     '"a photo of {a}", article as it should be': lambda name: [f"a photo of {article(name)}"],
     f"the ensemble of {len(TEMPLATES)} templates": prompts,
 }
