@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmsearch.encoders.preprocess import squeeze
-from mmsearch.training.frozen import IMAGE_SIDE, TEXT_WIDTH, TextBackbone, text_package
+from mmsearch.nn.towers.lite import IMAGE_SIDE, TEXT_WIDTH
+from mmsearch.nn.towers.packages import minilm_folder
+from mmsearch.training.frozen import TextBackbone
 from mmsearch.training.sources import Example
 
 MAX_TOKENS = 64
@@ -26,7 +28,7 @@ def pixels(examples: list[Example]) -> NDArray[np.uint8]:
 
 def trimmed_tokenizer() -> Tokenizer:
     """MiniLM's own tokenizer, cut at MAX_TOKENS, without padding."""
-    tokenizer = Tokenizer.from_file(str(text_package() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
     return tokenizer

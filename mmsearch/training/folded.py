@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmsearch.training.frozen import CLASSES, IMAGE_WIDTH, ImageBackbone
+from mmsearch.nn.towers.lite import CLASSES, IMAGE_WIDTH
+from mmsearch.training.frozen import ImageBackbone
 
 CUT = 11  # blocks of 21 that are never tuned: 17 x 17 places of 88 channels come out of them
 

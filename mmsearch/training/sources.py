@@ -23,8 +23,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmsearch.decode import decode
 from mmsearch.errors import MissingExtraError, UsageError
+from mmsearch.nn.towers.lite import IMAGE_SIDE
+from mmsearch.nn.towers.packages import minilm_folder
 from mmsearch.settings import Limits
-from mmsearch.training.frozen import IMAGE_SIDE, text_package
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def _of_artist(word: str, artist: list[str]) -> bool:
 
 def english_words() -> frozenset[str]:
     """Whole words of MiniLM's vocabulary: common English, which is what this is needed for."""
-    lines = (text_package() / "vocab.txt").read_text("utf-8").splitlines()
+    lines = (minilm_folder() / "vocab.txt").read_text("utf-8").splitlines()
     return frozenset(word for word in lines if word.isascii() and word.isalpha() and len(word) > 2)
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH
 from mmsearch.training.features import Words
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.frozen import IMAGE_WIDTH, TEXT_WIDTH, TextBackbone
+from mmsearch.training.frozen import TextBackbone
 from mmsearch.training.heads import Concepts, Head, SaidConcepts, image_input, joined, text_input, unit
 from mmsearch.training.knowledge import Sayings
 from mmsearch.training.objectives.infonce import InfoNCE, one_way

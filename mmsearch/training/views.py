@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmsearch.nn.towers.lite import IMAGE_SIDE
 from mmsearch.training import augment
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.frozen import IMAGE_SIDE
 from mmsearch.training.sources import Example
 
 log = logging.getLogger(__name__)
