@@ -278,7 +278,7 @@ def test_a_model_that_is_no_better_leaves_the_collection_alone(
         more: tuple[str, ...] = ("--set", "interpolate=0", "--set", "steps=2")
         line = r"not promoted: t2i R@10 of held-out pictures +0.0 points, 95 % interval from +0.0"
     else:
-        real = Compared.main.fget  # type: ignore[attr-defined]
+        real = Compared.asked.fget  # type: ignore[attr-defined]
 
         def worse(self: Compared) -> Any:
             from dataclasses import replace
@@ -286,7 +286,7 @@ def test_a_model_that_is_no_better_leaves_the_collection_alone(
             found = real(self)
             return replace(found, value=-2.1) if "elsewhere" in self.about else found
 
-        monkeypatch.setattr(Compared, "main", property(worse))
+        monkeypatch.setattr(Compared, "asked", property(worse))
         more, line = (), "-2.1 points, more than the 2 that may be lost"
     before = (collection / "catalog.sqlite").read_bytes()
     code, out, err = said(*tune(collection, Path("m"), elsewhere, "--promote", *more))

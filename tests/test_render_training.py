@@ -103,8 +103,8 @@ def test_json_by_value() -> None:
         (0.1, 80.0, 2.0, True, "+32.9 points (95 % interval +0.1 to "),
         (0.0, 80.0, 2.0, False, "95 % interval from +0.0"),
         (-1.0, 90.0, 2.0, False, "95 % interval from -1.0"),
-        (None, 90.0, 2.0, False, "too few captions or labels to be sure"),
-        (5.0, 79.0, 2.0, True, "of the demo -2.0"),  # as much as may be lost
+        (None, 90.0, 2.0, False, "too few different captions to be sure; it takes 10, or pictures sorted into"),
+        (5.0, 79.0, 2.0, True, "t2i R@10 of the demo -2.0"),  # as much as may be lost
         (5.0, 78.9, 2.0, False, "the demo -2.1 points, more than the 2 that may be lost"),
         (5.0, 80.9, 0.0, False, "the demo -0.1 points, more than the 0 that may be lost"),
     ],
@@ -115,6 +115,34 @@ def test_promotion(low: float | None, general: float, allowed: float, better: bo
     assert found.better is better
     assert why in found.why
     assert "\n" not in found.why
+
+
+@pytest.mark.parametrize(
+    ("asked", "sure", "pictures", "better", "why"),
+    [
+        (4.0, None, 1.0, True, "i2i mAP of held-out pictures +3.0 points (labels are too few to decide by t2i mAP, "
+                               "+4.0) (95 % interval +1.0 to +5.0), t2i R@10 of the demo -1.0"),
+        (0.0, None, 1.0, True, "i2i mAP"),  # texts find as much as before
+        (-0.5, None, 1.0, False, "t2i mAP, -0.5): texts find less than before"),
+        (4.0, None, -0.1, False, "i2i mAP of held-out pictures +3.0 points (labels are too few to decide by t2i mAP, "
+                                 "+4.0), 95 % interval from -0.1"),
+        (4.0, None, None, False, "t2i mAP of held-out pictures +4.0 points, too few pictures or labels to be sure"),
+        (4.0, 0.5, -0.1, True, "t2i mAP of held-out pictures +4.0 points (95 % interval +0.5 to"),  # enough labels
+        (4.0, -0.5, 1.0, False, "t2i mAP of held-out pictures +4.0 points, 95 % interval from -0.5"),
+    ],
+)  # fmt: skip
+def test_pictures_decide_where_labels_are_too_few(
+    asked: float, sure: float | None, pictures: float | None, better: bool, why: str
+) -> None:
+    gained = (
+        Difference("t2i", "mAP", asked, sure, None if sure is None else 9.0, None),
+        Difference("t2i", "P@10", 9.0, None, None, None),
+        Difference("i2i", "mAP", 3.0, pictures, None if pictures is None else 5.0, None),
+        Difference("i2i", "P@10", 9.0, 8.0, 10.0, 0.01),
+    )
+    found = verdict(replace(REPORT, held_out=Compared("labels", (), (), gained)), 2.0)
+    assert found.better is better
+    assert why in found.why
 
 
 def test_what_fine_tunes_nothing_is_not_promoted() -> None:
