@@ -46,7 +46,7 @@ def main() -> None:
                 folder = captioned(work / name, work / f"{name}-{size}", size)
                 out = work / f"model-{name}-{size}"
                 found.append((name, size, run(RECIPES["finetune"], [str(folder)], out, cache=work / "features")))
-        recipe = replace(RECIPES["vit"], objective="unicl", steps=2 if args.quick else 400, patience=0)
+        recipe = replace(RECIPES["vit"], objective="unicl", steps=2 if args.quick else 240, patience=0)
         labels = run(recipe, [str(work / "clothing")], work / "vit", cache=work / "features")
     write_report(
         args,

@@ -101,10 +101,13 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _HEADS,
         name="vse",
-        good_for="ranking by the hardest negative: strong on clean captions, sensitive to noise",
+        good_for="ranking by the hardest negative alone: for clean captions and small batches; in large ones the "
+        "hardest negative is often as right",
         objective="vse",
         options={"negatives": "hardest"},
-        learning_rate=5e-4,
+        batch=128,
+        steps=600,
+        learning_rate=2e-4,
     ),
     replace(
         _HEADS,
