@@ -18,6 +18,7 @@ from mmsearch.judging import Difference, Measure, Values
 from mmsearch.nn.dual_encoder import DualEncoder
 from mmsearch.testsets import Captioned, Labelled
 from mmsearch.training.held_out import HeldOut
+from mmsearch.training.picture import plain
 
 BATCH = 64  # pictures or texts at once
 
@@ -68,7 +69,7 @@ def _rows(parts: Sequence[torch.Tensor | None]) -> NDArray[np.float32]:
 
 
 def judged(encoder: DualEncoder, side: HeldOut, device: torch.device) -> tuple[Values, ...]:
-    return judging.judge(side.test, *vectors(encoder, side, device))
+    return together([(side.test, judging.judge(side.test, *vectors(encoder, side, device)))])
 
 
 def compared(about: str, before: tuple[Values, ...], after: tuple[Values, ...]) -> Compared:
@@ -88,26 +89,42 @@ def figures(values: Sequence[Values]) -> Mapping[str, float]:
 
 
 def together(folds: Sequence[tuple[Captioned | Labelled, tuple[Values, ...]]]) -> tuple[Values, ...]:
-    """Values of parts that share no picture, as those of one set. A label that is asked in several parts stays one
-    group."""
-    labels = {
-        text: number for number, text in enumerate(dict.fromkeys(text for test, _ in folds for text in test.texts))
-    }
+    """Values of parts that share no picture, as those of one set. What texts found is grouped by what they say, over
+    all parts: a label that is asked in several is one query, and so is one caption of fifty pictures."""
+    subjects = _subjects([test for test, _ in folds])
     made = []
     for direction in dict.fromkeys(one.direction for _, values in folds for one in values):
         parts, groups, start = [], [], 0
-        for test, values in folds:
+        for (test, values), of_texts in zip(folds, subjects, strict=True):
             for one in values:
-                if one.direction != direction:
-                    continue
-                parts.append(one)
-                if isinstance(test, Labelled) and direction == "t2i":
-                    groups.append(np.array([labels[text] for text in test.texts], np.int64))
-                else:
-                    groups.append(one.groups + start)
+                if one.direction == direction:
+                    parts.append(one)
+                    groups.append(of_texts if direction == "t2i" else one.groups + start)
             start += len(test.pictures)
         ranks = [part.ranks for part in parts if part.ranks is not None]
         values_of_all = np.concatenate([part.values for part in parts])
         of_ranks = np.concatenate(ranks) if ranks else None
         made.append(Values(direction, parts[0].names, values_of_all, np.concatenate(groups), of_ranks))
     return tuple(made)
+
+
+def _subjects(tests: Sequence[Captioned | Labelled]) -> list[NDArray[np.int64]]:
+    """Of each text of each set, its group. All captions of a picture are one, and so are pictures that share a caption:
+    of (A dog. | a pet), (a dog), (a cat) the groups are 0 0 0 1. Labels are their own."""
+    parents: dict[str, str] = {}
+
+    def first(text: str) -> str:
+        while parents.setdefault(text, text) != text:
+            parents[text] = text = parents[parents[text]]
+        return text
+
+    plain_texts = [[plain(text) if isinstance(test, Captioned) else text for text in test.texts] for test in tests]
+    for test, texts in zip(tests, plain_texts, strict=True):
+        of_picture: dict[int, str] = {}
+        owners = test.owners.tolist() if isinstance(test, Captioned) else range(len(texts))
+        for owner, text in zip(owners, texts, strict=True):
+            parents[first(text)] = first(of_picture.setdefault(owner, text))
+    numbers: dict[str, int] = {}
+    return [
+        np.array([numbers.setdefault(first(text), len(numbers)) for text in texts], np.int64) for texts in plain_texts
+    ]
