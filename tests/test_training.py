@@ -20,10 +20,10 @@ from PIL import Image  # noqa: E402
 
 from mmsearch.encoders.trained import TrainedEncoder  # noqa: E402
 from mmsearch.errors import UsageError, WeightsMismatchError  # noqa: E402
+from mmsearch.nn.towers.lite import LiteImageTower, LiteTextTower, imagenet_classifier  # noqa: E402
 from mmsearch.training import export, sources  # noqa: E402
 from mmsearch.training.features import Words, pixels, trimmed_tokenizer  # noqa: E402
 from mmsearch.training.folded import FoldedTower  # noqa: E402
-from mmsearch.training.frozen import ImageBackbone, TextBackbone  # noqa: E402
 from mmsearch.training.heads import (  # noqa: E402
     Concepts,
     Head,
@@ -358,8 +358,14 @@ def test_tuning_changes_the_last_stages_and_the_layers_of_the_text_tower_alone()
     tune(model, material, recipe, Words())
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert "image_tower.last.9.narrower.weight" in changed
-    assert "text_tower.encoder_layer_0_attention_self_query_weight" in changed
-    still = ("image_tower.first.", "image_tower.classifier.", "text_tower.embeddings_")
+    assert "text_tower.blocks.0.attention.query.weight" in changed
+    still = (
+        "image_tower.first.",
+        "image_tower.classifier.",
+        "text_tower.embedding.",
+        "text_tower.positions",
+        "text_tower.norm.",
+    )
     assert not [name for name in changed if name.startswith(still) or ".over_places." in name]
 
 
@@ -367,7 +373,8 @@ def test_tuning_changes_the_last_stages_and_the_layers_of_the_text_tower_alone()
 def test_folded_batch_norms_change_nothing() -> None:
     picture = torch.randint(0, 255, (2, 260, 260, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for got, wanted in zip(FoldedTower()(picture), ImageBackbone()(picture), strict=True):
+        pooled = LiteImageTower()(picture).pooled
+        for got, wanted in zip(FoldedTower()(picture), (pooled, imagenet_classifier()(pooled)), strict=True):
             np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=1e-4)
 
 
@@ -392,7 +399,7 @@ def test_views_repeat_themselves_and_the_first_is_the_picture_itself(tmp_path: P
 
 @needs_towers
 def test_words_run_together_are_words_run_alone() -> None:
-    tower, words = TextBackbone(), Words()
+    tower, words = LiteTextTower(), Words()
     texts = ["dog", "a man in a red shirt climbs a rock while two others watch him", "dog", "two boats"] * 30
     with torch.no_grad():
         together = words.states(tower, texts)
@@ -407,7 +414,7 @@ def test_the_text_tower_written_out_is_the_published_one() -> None:
     ids = torch.tensor([[101, 1037, 2417, 102, 0], [101, 4937, 2006, 102, 102]])
     mask = torch.tensor([[1, 1, 1, 1, 0], [1] * 5])
     with torch.no_grad():
-        states = TextBackbone()(ids, mask).numpy()
+        states = LiteTextTower()(ids, mask).pooled.numpy()
     wanted = [
         [-0.1802503, -0.0553979, -0.6740236, 0.2112767, -0.2353149, 0.2100433],
         [-0.2977671, -0.2662163, -0.2178609, -0.0086156, -0.1744679, -0.1865958],

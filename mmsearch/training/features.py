@@ -12,9 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from mmsearch.encoders.preprocess import squeeze
-from mmsearch.nn.towers.lite import IMAGE_SIDE, TEXT_WIDTH
+from mmsearch.nn.towers.lite import IMAGE_SIDE, TEXT_WIDTH, LiteTextTower
 from mmsearch.nn.towers.packages import minilm_folder
-from mmsearch.training.frozen import TextBackbone
 from mmsearch.training.sources import Example
 
 MAX_TOKENS = 64
@@ -41,7 +40,7 @@ class Words:
         self._tokenizer = trimmed_tokenizer()
         self._known: dict[str, list[int]] = {}
 
-    def states(self, tower: TextBackbone, texts: list[str]) -> Tensor:
+    def states(self, tower: LiteTextTower, texts: list[str]) -> Tensor:
         """n texts -> (n, 384), with gradients where the tower has some. Like lengths run together: little padding."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         for text, encoding in zip(new, self._tokenizer.encode_batch(new), strict=True):
@@ -49,7 +48,7 @@ class Words:
         tokens = [self._known[text] for text in texts]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         states = [
-            tower(*_padded([tokens[i] for i in order[start : start + TEXTS_AT_ONCE]]))
+            tower(*_padded([tokens[i] for i in order[start : start + TEXTS_AT_ONCE]])).pooled
             for start in range(0, len(order), TEXTS_AT_ONCE)
         ]
         back = torch.empty(len(order), dtype=torch.long)
@@ -57,7 +56,7 @@ class Words:
         return torch.cat(states)[back] if states else torch.empty(0, TEXT_WIDTH)
 
     @torch.no_grad()
-    def quickly(self, tower: TextBackbone, texts: list[str]) -> Tensor:
+    def quickly(self, tower: LiteTextTower, texts: list[str]) -> Tensor:
         """The same, multiplied in bfloat16."""
         with torch.autocast("cpu", torch.bfloat16):
             return self.states(tower, texts)

@@ -1,7 +1,8 @@
 """EfficientNet-Lite2 for tuning on a CPU: batch norms folded, cut in two.
 
-In: pixels (n, 260, 260, 3) uint8. Out: pooled features (n, 1280), ImageNet logits (n, 1000), as `ImageBackbone` gives
-them. The first stages stay as they are, so that what they say can be kept; the last ones are tuned.
+In: pixels (n, 260, 260, 3) uint8. Out: pooled features (n, 1280), as `LiteImageTower` gives them, and the ImageNet
+logits (n, 1000) that `imagenet_classifier` makes of them. The first stages stay as they are, so that what they say can
+be kept; the last ones are tuned.
 
 Batch norms keep their statistics (a batch of captions is no ImageNet) and become a scale and a bias for each channel.
 Depthwise convolutions stay as they are: their gradients take longer than all else together, for 3 % of the weights.
@@ -15,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmsearch.nn.towers.lite import CLASSES, IMAGE_WIDTH
-from mmsearch.training.frozen import ImageBackbone
+from mmsearch.nn.towers.lite import LiteImageTower, imagenet_classifier
 
 CUT = 11  # blocks of 21 that are never tuned: 17 x 17 places of 88 channels come out of them
 
@@ -70,12 +70,11 @@ class FoldedTower(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        tower = ImageBackbone().tower
-        blocks = [FoldedBlock(block) for block in tower._blocks]  # noqa: SLF001
-        self.first = nn.Sequential(FoldedConv(tower._conv_stem, tower._bn0, True), *blocks[:CUT])  # noqa: SLF001
-        self.last = nn.Sequential(*blocks[CUT:], FoldedConv(tower._conv_head, tower._bn1, True))  # noqa: SLF001
-        self.classifier = nn.Linear(IMAGE_WIDTH, CLASSES)
-        self.classifier.load_state_dict(tower._fc.state_dict())  # noqa: SLF001
+        net = LiteImageTower().net
+        blocks = [FoldedBlock(block) for block in net._blocks]  # noqa: SLF001
+        self.first = nn.Sequential(FoldedConv(net._conv_stem, net._bn0, True), *blocks[:CUT])  # noqa: SLF001
+        self.last = nn.Sequential(*blocks[CUT:], FoldedConv(net._conv_head, net._bn1, True))  # noqa: SLF001
+        self.classifier = imagenet_classifier()
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

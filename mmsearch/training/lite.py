@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.metrics import recall_at, retrieval_ranks
-from mmsearch.nn.towers.lite import CLASSES, IMAGE_SIDE, IMAGE_WIDTH
+from mmsearch.nn.towers.lite import CLASSES, IMAGE_SIDE, IMAGE_WIDTH, LiteTextTower
 from mmsearch.training import sources
 from mmsearch.training.export import join, quantise_convolutions, store_as_int8, to_onnx, write_encoder
 from mmsearch.training.features import MAX_TOKENS, Words, pixels, trimmed_tokenizer
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.frozen import TextBackbone
 from mmsearch.training.heads import ImageSide, TextSide, image_input, main_directions, text_input, unit
 from mmsearch.training.knowledge import sayings
 from mmsearch.training.sources import Example
@@ -88,7 +87,7 @@ def tuned(material: Material, recipe: Recipe, words: Words, work: Path) -> Model
     """The model with tuned towers, from `work` where this recipe was run before."""
     numbers = {name: value for name, value in asdict(recipe).items() if name not in AFTERWARDS}
     digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
-    path = work / f"model-{digest}.pt"
+    path = work / f"tuned-{digest}.pt"
     if not path.exists():
         torch.save(train(material, recipe, words).state_dict(), path)
     model = Model(material.names, recipe)
@@ -98,7 +97,7 @@ def tuned(material: Material, recipe: Recipe, words: Words, work: Path) -> Model
 
 def read(photographs: list[Example], drawings: list[Example], recipe: Recipe, words: Words, work: Path) -> Material:
     """Views of all pictures, and what the classes mean in words."""
-    image_tower, text_tower = FoldedTower(), TextBackbone()
+    image_tower, text_tower = FoldedTower(), LiteTextTower()
 
     def states(texts: list[str]) -> Tensor:
         return words.quickly(text_tower, texts)
@@ -149,12 +148,12 @@ def measure(model: Model, examples: list[Example], words: Words) -> dict[str, li
 class _Texts(nn.Module):
     """ids, mask (n, tokens) -> (n, dimension) unit length."""
 
-    def __init__(self, tower: TextBackbone, side: TextSide) -> None:
+    def __init__(self, tower: LiteTextTower, side: TextSide) -> None:
         super().__init__()
         self.tower, self.side = tower, side
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        made: Tensor = self.side(self.tower(ids, mask))
+        made: Tensor = self.side(self.tower(ids, mask).pooled)
         return made
 
 

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH
+from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH, LiteTextTower
 from mmsearch.training.features import Words
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.frozen import TextBackbone
 from mmsearch.training.heads import Concepts, Head, SaidConcepts, image_input, joined, text_input, unit
 from mmsearch.training.knowledge import Sayings
 from mmsearch.training.objectives.infonce import InfoNCE, one_way
@@ -118,7 +117,9 @@ class Model(nn.Module):
 
     def __init__(self, names: Tensor, recipe: Recipe) -> None:
         super().__init__()
-        self.image_tower, self.text_tower = FoldedTower(), TextBackbone()
+        self.image_tower = FoldedTower()
+        with torch.random.fork_rng([]):  # its own weights replace what it draws: the heads start as if it drew nothing
+            self.text_tower = LiteTextTower().requires_grad_(False)
         self.image_head, self.text_head = Head(IMAGE_WIDTH, recipe.head_width), Head(TEXT_WIDTH, recipe.head_width)
         self.concepts = Concepts(names, recipe.concept_width)
         self.said = SaidConcepts(self.concepts)
@@ -216,7 +217,8 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
 def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Model:
     """Heads and towers together; changes `model`."""
     draw, chance = torch.Generator().manual_seed(recipe.seed + 2), random.Random(recipe.seed + 1)
-    image, layers = model.image_tower.tune(), model.text_tower.tune()
+    image = model.image_tower.tune()
+    layers = [list(block.parameters()) for block in model.text_tower.blocks.requires_grad_()]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in image if p.ndim > 1], "lr": recipe.image_rate, "weight_decay": recipe.weight_decay},
         {"params": [p for p in image if p.ndim == 1], "lr": recipe.image_rate},
