@@ -173,13 +173,14 @@ def test_it_stops_early_and_the_best_weights_come_back(tmp_path: Path) -> None:
         return {"recall": recall, "t2i_R@1": recall / 2}
 
     recipe = replace(LINE, steps=20, evaluate_every=2, patience=2)
-    seen, learner, trained = watched(recipe, tmp_path, score=score)
+    seen, learner, trained = watched(recipe, tmp_path, score=score, data="a mark")
     assert (trained.steps, trained.best_step, trained.stopped_early) == (8, 4, True)
     assert trained.best == {"recall": 0.4, "t2i_R@1": 0.2}
     assert judged == [False] * 4 and not learner.training
     assert np.array_equal(weights(learner), seen[4])
     tensors, facts = checkpoint.load(tmp_path / BEST)
     assert torch.equal(tensors["line.weight"], learner.line.weight) and facts["step"] == 4
+    assert facts["data"] == "a mark"
     assert [row["t2i_R@1"] for row in read(tmp_path / "log.csv")] == ["0.05", "0.2", "0.2", "0.15"]
 
 

@@ -131,7 +131,7 @@ def train(
             if recall > progress.best_recall:
                 progress.best_recall, progress.best_step, progress.best = recall, progress.step, dict(found)
                 if world.rank == 0:
-                    _save_best(folder, judged, recipe, progress)
+                    _save_best(folder, judged, recipe, data, progress)
             elif recipe.patience and progress.step - progress.best_step >= recipe.patience * recipe.evaluate_every:
                 progress.stopped_early = progress.step < recipe.steps
         rate = pairs / max(time.monotonic() - began, 1e-9)
@@ -146,7 +146,7 @@ def train(
     if not progress.best_step:
         progress.best_step = progress.step
         if world.rank == 0:
-            _save_best(folder, judged, recipe, progress)
+            _save_best(folder, judged, recipe, data, progress)
     if world.rank == 0:
         tensors, facts = checkpoint.load(folder / BEST)
         learner.load_state_dict(tensors)
@@ -185,9 +185,9 @@ def _scored(learner: Learner, score: Score) -> Mapping[str, float]:
     return {name: float(value) for name, value in score(learner.eval()).items()}
 
 
-def _save_best(folder: Path, learner: Learner, recipe: Recipe, state: run_state.State) -> None:
+def _save_best(folder: Path, learner: Learner, recipe: Recipe, data: str, state: run_state.State) -> None:
     tensors = {name: value.detach().cpu() for name, value in learner.state_dict().items()}
-    facts = {"recipe": settings_of(recipe), "step": state.best_step, "dev": dict(state.best)}
+    facts = {"recipe": settings_of(recipe), "data": data, "step": state.best_step, "dev": dict(state.best)}
     checkpoint.save(folder / BEST, tensors, facts)
 
 

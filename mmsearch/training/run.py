@@ -211,7 +211,9 @@ def _pretrained(
     parts = build(first, cache, on_progress, {})
     made = folder / "run" / BEST
     tensors, facts = checkpoint.load(made) if made.is_file() else ({}, {})
-    if facts.get("recipe") == json.loads(json.dumps(settings_of(first))):
+    with _batches(first, divided, parts.source, world) as batches:
+        mark = batches.mark
+    if (facts.get("recipe"), facts.get("data")) == (json.loads(json.dumps(settings_of(first))), mark):
         parts.learner.load_state_dict(tensors)
     else:
         _train_towers(first, divided, folder, parts, None, device, world, on_progress)
