@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from mmsearch.encoders.registry import load_encoder  # noqa: E402
 from mmsearch.errors import MMSearchError, UsageError  # noqa: E402
 from mmsearch.nn import checkpoint  # noqa: E402
 from mmsearch.nn.dual_encoder import DualEncoder  # noqa: E402
-from mmsearch.training import keeping  # noqa: E402
+from mmsearch.training import keeping, material  # noqa: E402
 from mmsearch.training import run as running  # noqa: E402
 from mmsearch.training.beforehand import problems  # noqa: E402
 from mmsearch.training.build import build  # noqa: E402
@@ -220,6 +221,13 @@ def test_a_tower_that_was_pretrained_is_taken_over_and_used_again(
     assert all(torch.equal(value, given[1][name]) for name, value in given[0].items())
     trained(replace(recipe, steps=2), data, tmp_path)  # other numbers: it is made anew
     assert made.stat().st_mtime_ns != written
+    written = made.stat().st_mtime_ns
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    (other / "images" / "00.png").unlink()
+    trained(replace(recipe, steps=2), other, tmp_path)  # other pictures, too
+    assert made.stat().st_mtime_ns != written
+    assert all(torch.equal(given[-1][name], checkpoint.load(made)[0][f"tower.{name}"]) for name in given[0])
 
 
 @pytest.mark.parametrize(
@@ -266,6 +274,23 @@ def test_dividing_captions_is_warned_of_once(data: Path, tmp_path: Path) -> None
         "Captions are divided",
         "A batch has 36 rows instead of 1",
     ]
+
+
+def test_figures_of_the_dev_side_are_told(tmp_path: Path) -> None:
+    for number in range(12):
+        paint(tmp_path / "few" / "images" / f"{number}.png", "red", number)
+    table = "image,caption\n" + "".join(f"{n}.png,thing number {n}\n" for n in range(12))
+    (tmp_path / "few" / "captions.csv").write_text(table)
+    assert material.read([str(tmp_path / "few")], TINY, None).notices == ()
+    (tmp_path / "few" / "dev.txt").write_text("".join(f"{n}.png\n" for n in range(9)))
+    divided = material.read([str(tmp_path / "few")], TINY, None)
+    assert sorted(one.key for one in divided.test) == sorted(f"{n}.png" for n in range(9))
+    assert [line.split("; the figures")[0] for line in divided.notices] == [
+        f"The captions of {tmp_path / 'few'} have no pictures left to measure on"
+    ]
+    (tmp_path / "few" / "test.txt").write_text("11.png\n")
+    divided = material.read([str(tmp_path / "few")], TINY, None)
+    assert ([one.key for one in divided.test], divided.notices) == (["11.png"], ())
 
 
 def test_what_the_cache_had_to_mend_is_told(data: Path, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ def read(data: Sequence[str], recipe: Recipe, on_progress: OnProgress | None) ->
     sides = _sides(sets, recipe)
     supervised = [one.supervised for one in sets]
     noticed = [one.notices for one in supervised] + [one.notices for one in sides]
+    if not recipe.caption_split:  # that has no test side, and a warning of its own
+        flattered = [one.about for one, side in zip(supervised, sides, strict=True) if side.dev and not side.test]
+        noticed.append(tuple(map(_flattered, flattered)))
     return Divided(
         tuple((one.weight, side.train) for one, side in zip(sets, sides, strict=True)),
         _all(side.dev for side in sides),
@@ -64,6 +67,13 @@ def _sides(sets: Sequence[Weighted], recipe: Recipe) -> list[Sides]:
         return [by_caption(sets[0].supervised, seed=recipe.seed)]
     half = recipe.held_out / 2
     return by_picture([one.supervised for one in sets], dev=half, test=half, seed=recipe.seed)
+
+
+def _flattered(about: str) -> str:
+    return (
+        f"{about[:1].upper()}{about[1:]} have no pictures left to measure on; the figures are of those by which the "
+        "best step is chosen, and better than those of new pictures would be. Add pictures, or name some in test.txt."
+    )
 
 
 def _all(parts: object) -> tuple[Picture, ...]:
