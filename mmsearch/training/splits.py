@@ -2,7 +2,8 @@
 
 In: one or several sets. Out: the sides of each. A picture's side is decided by a hash of its content and the seed, so
 that neither the order nor the number of the other pictures matters; copies of a picture (equal names but for what
-copying programs append) stay together. Splits that a set brings along (train.txt, dev.txt, test.txt) are kept.
+copying programs append) stay together. Sides that a set brings along in dev.txt and test.txt are kept. train.txt only
+says what is on neither: where one of the two is missing, that side is taken from what train.txt names, too.
 
 Dividing captions instead, as parts of the literature do, leaves every picture on both sides: what is then measured is
 also what was learnt by heart (`by_caption`).
