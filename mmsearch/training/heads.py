@@ -15,13 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmsearch.nn.features import unit
 from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Length one for each row."""
-    made: Tensor = F.normalize(rows, dim=-1)
-    return made
 
 
 class Head(nn.Module):

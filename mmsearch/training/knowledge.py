@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmsearch.training.heads import unit
+from mmsearch.nn.features import unit
 from mmsearch.training.wordnet import Noun
 from mmsearch.wording import prompts
 

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.metrics import recall_at, retrieval_ranks
+from mmsearch.nn.features import unit
 from mmsearch.nn.towers.lite import CLASSES, IMAGE_SIDE, IMAGE_WIDTH, LiteTextTower
 from mmsearch.training import sources
 from mmsearch.training.export import join, quantise_convolutions, store_as_int8, to_onnx, write_encoder
 from mmsearch.training.features import MAX_TOKENS, Words, pixels, trimmed_tokenizer
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.heads import ImageSide, TextSide, image_input, main_directions, text_input, unit
+from mmsearch.training.heads import ImageSide, TextSide, image_input, main_directions, text_input
 from mmsearch.training.knowledge import sayings
 from mmsearch.training.sources import Example
 from mmsearch.training.tuning import Material, Model, Pairs, Recipe, settle, train

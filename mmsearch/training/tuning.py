@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from mmsearch.nn.features import unit
 from mmsearch.nn.towers.lite import IMAGE_WIDTH, TEXT_WIDTH, LiteTextTower
 from mmsearch.training.features import Words
 from mmsearch.training.folded import FoldedTower
-from mmsearch.training.heads import Concepts, Head, SaidConcepts, image_input, joined, text_input, unit
+from mmsearch.training.heads import Concepts, Head, SaidConcepts, image_input, joined, text_input
 from mmsearch.training.knowledge import Sayings
+from mmsearch.training.learners.average import follow, untrained_copy
 from mmsearch.training.objectives.infonce import InfoNCE, one_way
 from mmsearch.training.views import Views
 
@@ -135,8 +137,8 @@ class Model(nn.Module):
     def texts(self, states: Tensor) -> Tensor:
         return joined(_quick(self.text_head, text_input(states)), _quick(self.said, states), self.weight)
 
-    def heads(self) -> list[nn.Parameter]:
-        return [p for part in (self.image_head, self.text_head, self.said) for p in part.parameters()]
+    def heads(self) -> nn.ModuleList:
+        return nn.ModuleList([self.image_head, self.text_head, self.said])
 
 
 def _quick(module: nn.Module, x: Tensor) -> Tensor:
@@ -175,18 +177,18 @@ def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> No
 def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, alone: bool = False) -> None:
     """The heads alone, on what the resting towers say. alone: sayings are asked of the head without the concepts."""
     draw, chance = torch.Generator().manual_seed(recipe.seed + 1), random.Random(recipe.seed)
-    photographs, drawings = material.photographs, material.drawings
+    heads, photographs, drawings = model.heads(), material.photographs, material.drawings
     said, meant = material.sayings.draw(8000, chance)
     written = [text for pairs in (photographs, drawings) for own in pairs.texts for text in own]
     texts = list(dict.fromkeys([*written, *said]))
     states = dict(zip(texts, words.quickly(model.text_tower, texts), strict=True))
     groups: list[dict[str, Any]] = [
-        {"params": model.heads(), "weight_decay": recipe.head_weight_decay},
+        {"params": heads.parameters(), "weight_decay": recipe.head_weight_decay},
         {"params": [*model.pairs.parameters(), *model.meanings.parameters()]},
     ]
     optimiser = torch.optim.AdamW(groups, lr=recipe.head_rate, weight_decay=0)
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.head_rate, recipe.head_steps, pct_start=0.1)
-    average = _Average(model.heads(), 0.98)
+    average = untrained_copy(heads)
     model.train()
     for number in range(recipe.head_steps):
         some = torch.randperm(len(said), generator=draw)[: recipe.head_sayings]
@@ -207,22 +209,22 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         plan.step()
-        average.step()
+        follow(average, heads, min(0.98, (1 + number) / (10 + number)))
         if number % 50 == 49:
             log.info("heads: step %d of %d, loss %.3f", number + 1, recipe.head_steps, loss.item())
-    average.keep()
+    heads.load_state_dict(average.state_dict())
     model.eval()
 
 
 def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Model:
     """Heads and towers together; changes `model`."""
     draw, chance = torch.Generator().manual_seed(recipe.seed + 2), random.Random(recipe.seed + 1)
-    image = model.image_tower.tune()
+    image, heads = model.image_tower.tune(), model.heads()
     layers = [list(block.parameters()) for block in model.text_tower.blocks.requires_grad_()]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in image if p.ndim > 1], "lr": recipe.image_rate, "weight_decay": recipe.weight_decay},
         {"params": [p for p in image if p.ndim == 1], "lr": recipe.image_rate},
-        {"params": model.heads(), "lr": recipe.last_rate, "weight_decay": recipe.head_weight_decay / 2},
+        {"params": heads.parameters(), "lr": recipe.last_rate, "weight_decay": recipe.head_weight_decay / 2},
         {"params": [*model.pairs.parameters(), *model.meanings.parameters()], "lr": recipe.last_rate},
     ]
     for depth, layer in enumerate(reversed(layers)):
@@ -233,7 +235,8 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
         optimiser, [group["lr"] for group in groups], recipe.steps,
         pct_start=0.1, cycle_momentum=False, div_factor=10, final_div_factor=20,
     )  # fmt: skip
-    average = _Average([*image, *(p for layer in layers for p in layer), *model.heads()], recipe.average)
+    tuned = nn.ModuleList([model.image_tower.last, model.text_tower.blocks, *heads])
+    average = untrained_copy(tuned)
     photographs, drawings = material.photographs.views, material.drawings.views
     model.train()
     start = time.monotonic()
@@ -255,11 +258,11 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
         (loss + recipe.class_weight * kept).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         plan.step()
-        average.step()
+        follow(average, tuned, min(recipe.average, (1 + number) / (10 + number)))
         if number % 10 == 9:
             taken = time.monotonic() - start
             log.info("step %d of %d, loss %.3f, %.3f kept, %.0f s", number + 1, recipe.steps, loss, kept, taken)
-    average.keep()
+    tuned.load_state_dict(average.state_dict())
     return model.eval()
 
 
@@ -313,24 +316,3 @@ def _draw(material: Material, photographs: int, drawings: int, draw: torch.Gener
         [chance.choice(material.drawings.texts[i]) for i in drawn.tolist()],
         [], torch.empty(0),
     )  # fmt: skip
-
-
-class _Average:
-    """A running average of weights (Polyak & Juditsky 1992), short at first."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay, self._steps = parameters, decay, 0
-        self._mean = [parameter.detach().clone() for parameter in parameters]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        self._steps += 1
-        for mean, parameter in zip(self._mean, self._parameters, strict=True):
-            mean.lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        """The average becomes the weights."""
-        for mean, parameter in zip(self._mean, self._parameters, strict=True):
-            parameter.copy_(mean)
