@@ -21,8 +21,9 @@ from PIL import Image  # noqa: E402
 from mmsearch.encoders.trained import TrainedEncoder  # noqa: E402
 from mmsearch.errors import UsageError, WeightsMismatchError  # noqa: E402
 from mmsearch.nn.towers.lite import LiteImageTower, LiteTextTower, imagenet_classifier  # noqa: E402
+from mmsearch.nn.towers.word_pieces import minilm_word_pieces  # noqa: E402
 from mmsearch.training import export, sources  # noqa: E402
-from mmsearch.training.features import Words, pixels, trimmed_tokenizer  # noqa: E402
+from mmsearch.training.features import Words, pixels  # noqa: E402
 from mmsearch.training.folded import FoldedTower  # noqa: E402
 from mmsearch.training.heads import (  # noqa: E402
     Concepts,
@@ -35,6 +36,7 @@ from mmsearch.training.heads import (  # noqa: E402
 )
 from mmsearch.training.knowledge import Sayings  # noqa: E402
 from mmsearch.training.objectives.infonce import InfoNCE  # noqa: E402
+from mmsearch.training.tokens import Tokens  # noqa: E402
 from mmsearch.training.tuning import Material, Model, Pairs, Recipe, train_heads, tune  # noqa: E402
 from mmsearch.training.views import Views, views_of  # noqa: E402
 
@@ -221,13 +223,12 @@ def test_a_written_directory_opens_and_a_changed_one_does_not(tmp_path: Path) ->
 
     pixels, ids = torch.zeros(2, 8, 8, 3, dtype=torch.uint8), torch.ones(2, 5, dtype=torch.int64)
     words = Words()
-    tokenizer = trimmed_tokenizer()
     export.write_encoder(
         tmp_path,
         name="colours",
         image=export.to_onnx(Colour(), [pixels], ["pixels"], ["vector"]),
         text=export.to_onnx(words, [ids, ids], ["ids", "mask"], ["vector"], tokens=True),
-        tokenizer=tokenizer.to_str(),
+        tokenizer=minilm_word_pieces(),
         image_size=8,
         max_tokens=16,
         facts={"licence": "test"},
@@ -237,7 +238,7 @@ def test_a_written_directory_opens_and_a_changed_one_does_not(tmp_path: Path) ->
     assert (encoder.space.dimension, encoder.image_size, encoder.facts) == (3, 8, {"licence": "test"})
     red = encoder.prepare(Image.new("RGB", (30, 10), "red"))
     np.testing.assert_allclose(encoder.encode_images([red]), [[1, 0, 0]], atol=1e-6)
-    tokens = torch.tensor([tokenizer.encode("two words").ids])
+    tokens = torch.from_numpy(Tokens(minilm_word_pieces(), 16)(["two words"])[0])
     with torch.no_grad():
         wanted = words(tokens, torch.ones_like(tokens)).numpy()
     np.testing.assert_allclose(encoder.encode_texts(["Two WORDS", "x"])[:1], wanted, atol=1e-6)

@@ -28,7 +28,7 @@ from mmsearch.nn.features import unit
 from mmsearch.nn.towers.lite import CLASSES, IMAGE_SIDE, IMAGE_WIDTH, LiteTextTower
 from mmsearch.training import sources
 from mmsearch.training.export import join, quantise_convolutions, store_as_int8, to_onnx, write_encoder
-from mmsearch.training.features import MAX_TOKENS, Words, pixels, trimmed_tokenizer
+from mmsearch.training.features import Words, pixels
 from mmsearch.training.folded import FoldedTower
 from mmsearch.training.heads import ImageSide, TextSide, image_input, main_directions, text_input
 from mmsearch.training.knowledge import sayings
@@ -175,9 +175,9 @@ def write(out: Path, model: Model, some: list[Example], facts: dict[str, object]
         name="lite",
         image=join(tower, store_as_int8(to_onnx(image_side, inputs, ["pooled", "logits"], ["vector"]))),
         text=store_as_int8(text),
-        tokenizer=trimmed_tokenizer().to_str(),
+        tokenizer=model.text_tower.tokenizer,
         image_size=IMAGE_SIDE,
-        max_tokens=MAX_TOKENS,
+        max_tokens=model.text_tower.max_tokens,
         facts={"licences": sources.LICENCES, "training": facts},
     )
     log.info("written: %s", {path.name: path.stat().st_size for path in sorted(out.iterdir())})

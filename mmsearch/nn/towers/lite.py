@@ -22,6 +22,7 @@ IMAGE_SIDE = 260  # as it was trained
 IMAGE_WIDTH = 1280
 TEXT_WIDTH = 384
 CLASSES = 1000
+MAX_TOKENS = 64
 
 
 class LiteImageTower(Tower):
@@ -67,7 +68,7 @@ class LiteTextTower(Tower):
 
     width = TEXT_WIDTH
 
-    def __init__(self, max_tokens: int = 64) -> None:
+    def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         from safetensors.torch import load_file
 
         super().__init__()
