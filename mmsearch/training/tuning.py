@@ -6,6 +6,10 @@ In: `Material`. Out: a `Model`. Towers that are tuned below untrained heads forg
 What a step adds up: photographs and their captions; drawings and their names; what words mean in terms of the
 classifier's classes; and that the image tower goes on to classify as it did, which keeps what it knows of things that
 no caption here mentions (Li & Hoiem 2016, arXiv 1606.09282). The result is a running average of the weights.
+
+Why this is not loop.py: each step has three sources of pairs with a loss each, and the classifier to keep, on maps that
+were cached in the middle of the image tower, at learning rates that differ from layer to layer. There, a step is one
+`Batch` of pairs with one objective and one rate, which is all that the recipes for other models need.
 """
 
 from __future__ import annotations

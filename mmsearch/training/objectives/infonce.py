@@ -3,6 +3,9 @@
 In: n image vectors and n text vectors of unit length, and which of them belong together. Out: one loss.
 van den Oord et al. 2018 (arXiv 1807.03748); symmetric as in Radford et al. 2021 (arXiv 2103.00020); several
 positives share the target evenly, as in Khosla et al. 2020 (arXiv 2004.11362).
+
+`clip.py` is the same loss for recipes. `InfoNCE` stands apart for the built-in model (tuning.py), which was trained
+with it: beyond 100 it cuts the factor alone, so that the parameter gets no gradient; `Temperature` cuts the parameter.
 """
 
 from __future__ import annotations
