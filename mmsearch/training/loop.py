@@ -1,4 +1,4 @@
-"""The training loop, the only one: every recipe runs through it.
+"""The training loop: every recipe runs through it (the built-in model has its own; tuning.py says why).
 
 In: a learner (batch -> outputs), an objective (outputs -> loss), batches by step, the recipe's numbers, a folder.
 Out: the learner with its best weights, and in the folder `best.safetensors`, `log.csv`, TensorBoard's files; while it
