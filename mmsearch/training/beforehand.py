@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOTE = "recipe.json"  # in `run/`: which recipe the folder belongs to
 # Of no use where an encoder stays as it is and small maps on its vectors are trained.
-_FOR_TOWERS = ("image_tune", "text_tune", "width", "head", "caption_split", "held_out")
+_FOR_TOWERS = ("image_tune", "text_tune", "width", "head", "dropout", "caption_split", "held_out")
 
 
 def problems(

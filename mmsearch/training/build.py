@@ -136,7 +136,11 @@ def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: So
     if recipe.model:
         heads: list[nn.Module] = [nn.Identity(), nn.Identity()]
     elif recipe.head == "deep":
-        heads = [DeepHead(image.width, recipe.width, roots=True), DeepHead(text.width, recipe.width)]
+        drop = recipe.dropout
+        heads = [
+            DeepHead(image.width, recipe.width, dropout=drop, roots=True),
+            DeepHead(text.width, recipe.width, dropout=drop),
+        ]
     else:
         heads = [LinearHead(image.width, recipe.width), LinearHead(text.width, recipe.width)]
     encoder = DualEncoder(

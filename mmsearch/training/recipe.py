@@ -35,7 +35,7 @@ class Recipe:
     how far   tune (both), image_tune, text_tune: locked, last:N, lora:R, full. interpolate: share of the trained
               weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price
               of moving what should stay (objectives/anchored.py), where small maps are trained.
-    space     width of the vectors; head: linear (CLIP), deep (on locked towers).
+    space     width of the vectors; head: linear (CLIP), deep (on locked towers), the latter with dropout.
     learning  learner, objective and its options; teacher: an encoder to distil.
     data      augment: none, light, strong; caption_split: the literature's leaking split; held_out: share of the
               pictures that is kept for the figures, where the data brings no dev.txt or test.txt.
@@ -60,6 +60,7 @@ class Recipe:
     pretrained: str = ""
     width: int = 256
     head: Literal["linear", "deep"] = "linear"
+    dropout: float = 0.5
 
     learner: Learning = "contrastive"
     objective: str = "clip"
@@ -92,7 +93,7 @@ class Recipe:
 
 _FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "pretrained")
 _POSITIVE = ("width", "steps", "batch", "accumulate", "learning_rate", "evaluate_every", "checkpoint_every")
-_SHARES = ("warmup", "ema", "interpolate")
+_SHARES = ("warmup", "ema", "interpolate", "dropout")
 _MODEST = ("learning_rate", "weight_decay")  # beyond, the arithmetic of a step overflows
 _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_weight")
 
