@@ -239,7 +239,8 @@ RECIPES: dict[str, Recipe] = _recipes(
         text_tune="full",
         learner="skipgram",
         objective="skipgram",
-        batch=500,
+        batch=256,
+        steps=100,
     ),
 )  # fmt: skip
 
