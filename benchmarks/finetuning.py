@@ -39,7 +39,7 @@ def main() -> None:
     args = options.parse_args()
     if args.data is None and not args.quick:
         options.error("name the folder of the data with --data DIR or MMSEARCH_DATA")
-    sizes = (60,) if args.quick else (100, 200, PICTURES)
+    sizes = (60,) if args.quick else (100, PICTURES)
     finetune = replace(RECIPES["finetune"], steps=20) if args.quick else RECIPES["finetune"]
     found: list[tuple[str, int, Report]] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,7 +54,7 @@ def main() -> None:
                 folder = captioned(work / name, work / f"{name}-{size}", size)
                 out = work / f"model-{name}-{size}"
                 found.append((name, size, run(finetune, [str(folder)], out, cache=work / "features")))
-        recipe = replace(RECIPES["vit"], objective="unicl", steps=2 if args.quick else 240, patience=0)
+        recipe = replace(RECIPES["vit"], objective="unicl", steps=2 if args.quick else 120, patience=0)
         labels = run(recipe, [str(work / "clothing")], work / "vit", cache=work / "features")
     write_report(
         args,

@@ -64,7 +64,11 @@ def main() -> None:
 
 def validation_loss(folder: Path, work: Path, by_caption: bool) -> float:
     """Each row of an epoch is a caption, as there; so pictures come up as often as they have captions."""
-    recipe = replace(RECIPES["heads"], batch=BATCH, caption_split=by_caption, learning_rate=3e-4, ema=0.999, clip=0.0)
+    recipe = replace(
+        RECIPES["heads"],
+        batch=BATCH, caption_split=by_caption, precision="fp32",
+        learning_rate=1e-3, weight_decay=0.01, dropout=0.1, ema=0.99, clip=0.0,
+    )  # fmt: skip
     sides = material.read([str(folder)], recipe, None)
     captions = sum(len(picture.captions) for picture in sides.pictures)
     recipe = replace(recipe, steps=EPOCHS * captions // BATCH, checkpoint_every=10**9)

