@@ -144,8 +144,8 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _HEADS,
         name="lit",
-        good_for="the best of what two cores can do with pairs: the image tower stays, the text tower learns to read "
-        "it (LiT)",
+        good_for="more pairs and more time than `heads`: the image tower stays, the text tower learns to read it (LiT); "
+        "in its first hundred steps it is behind",
         text_tune="full",
         steps=100,
         batch=128,
