@@ -144,7 +144,7 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _HEADS,
         name="lit",
-        good_for="more pairs and more time than `heads`: the image tower stays, the text tower learns to read it (LiT); "
+        good_for="more pairs and more time than `heads`: the image tower stays, the text tower learns to read it; "
         "in its first hundred steps it is behind",
         text_tune="full",
         steps=100,
