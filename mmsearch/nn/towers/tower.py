@@ -5,13 +5,14 @@ Normalisation of pixels lies inside, so that the exported graph reads what `prep
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Tower(nn.Module):
+class Tower(nn.Module, ABC):
     """width: of the pooled rows. locked: it is not trained, and stays as it is in use when the rest trains.
 
     Batch norms always use the statistics that they came with. So a row depends on itself alone, and a batch in
@@ -21,9 +22,9 @@ class Tower(nn.Module):
     width: int
     locked = False
 
+    @abstractmethod
     def stages(self) -> list[nn.Module]:
         """The parts from input to output, as `last:N` counts them."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Tower:
         super().train(mode and not self.locked)

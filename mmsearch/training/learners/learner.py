@@ -5,6 +5,8 @@ In: `Batch`. Out: `Outputs`, all that the objective reads.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from mmsearch.errors import UsageError
@@ -13,7 +15,7 @@ from mmsearch.training.batch import Batch
 from mmsearch.training.outputs import Outputs
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """Rows never depend on other rows, and randomness comes from torch's global generators alone, so that a batch can
     run in pieces, and once more (gradient cache).
 
@@ -22,8 +24,9 @@ class Learner(nn.Module):
 
     encoder: DualEncoder
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Outputs:
-        raise NotImplementedError
+        """A batch of n rows -> n rows of everything that this learner makes."""
 
     def after_step(self) -> None:
         """Called once after each step of the optimiser; momentum averages move here."""
