@@ -6,10 +6,9 @@ take longer and stay behind: they are here for larger sets, for machines with a 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
-from mmsearch.errors import UsageError
+from mmsearch.training.names import unknown
 from mmsearch.training.recipe import Recipe
 
 _HEADS = Recipe(
@@ -248,10 +247,5 @@ RECIPES: dict[str, Recipe] = _recipes(
 def recipe_named(name: str) -> Recipe:
     """Raises UsageError that lists the valid names."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1)
-        raise UsageError(
-            f"There is no recipe {name!r}"
-            + (f"; did you mean {near[0]}?" if near else ".")
-            + f" Valid are: {', '.join(RECIPES)}; `mmsearch train --list` explains them."
-        )
+        raise unknown("recipe", name, RECIPES)
     return RECIPES[name]

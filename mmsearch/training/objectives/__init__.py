@@ -6,11 +6,10 @@ In: `Outputs` of a learner (see outputs.py). Out: one loss.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from mmsearch.errors import UsageError
+from mmsearch.training.names import unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,12 +34,7 @@ OBJECTIVES: dict[str, str] = {
 def objective_class(name: str) -> type[nn.Module]:
     """Name -> class, whose arguments are what a recipe can set. Raises UsageError for an unknown name."""
     if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, 1)
-        raise UsageError(
-            f"There is no objective {name!r}"
-            + (f"; did you mean {near[0]}?" if near else ".")
-            + f" Valid are: {', '.join(OBJECTIVES)}."
-        )
+        raise unknown("objective", name, OBJECTIVES)
     module, made = OBJECTIVES[name].split(":")
     found: type[nn.Module] = getattr(importlib.import_module(module), made)
     return found
