@@ -58,7 +58,7 @@ RECIPES: dict[str, Recipe] = _recipes(
         batch=500,
         learning_rate=1e-3,
         weight_decay=0.5,
-        general_weight=5.0,
+        general_weight=20.0,
     ),
     Recipe(
         name="finetune-towers",
