@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from fcntl import ioctl
 from pathlib import Path
@@ -93,4 +94,4 @@ def text_of(written: bytes) -> str:
     """What a person reads, without pictures, colours, links and cursor movements."""
     without = re.sub(rb"\x1bP.*?\x1b\\|\x1b_G.*?\x1b\\", b"", written, flags=re.DOTALL)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\|\x1b[78]", "", without.decode())
-    return re.sub("[▀\U0010eeee\u0300-\u036f\u0483-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\U0001d100-\U0001d24f]", "", text)
+    return "".join(one for one in text if one not in "▀\U0010eeee" and not unicodedata.combining(one))
