@@ -30,6 +30,7 @@ from mmsearch.training.learners.masked_image import Decoder, MaskedImage, in_pla
 from mmsearch.training.learners.masked_language import MaskedLanguage  # noqa: E402
 from mmsearch.training.learners.momentum import Momentum  # noqa: E402
 from mmsearch.training.learners.skipgram import SkipGram  # noqa: E402
+from mmsearch.training.learners.two_views import TwoViews  # noqa: E402
 from mmsearch.training.objectives import objective_class  # noqa: E402
 from mmsearch.training.outputs import Outputs, joined  # noqa: E402
 from tests.tiny_tokenizer import learned_word_pieces  # noqa: E402
@@ -81,6 +82,7 @@ def text_tower() -> TextTransformer:
 LEARNERS: dict[str, tuple[Callable[[], Learner], str]] = {
     "contrastive": (lambda: Contrastive(encoder()), "distillation"),
     "momentum": (lambda: Momentum(encoder()), "momentum"),
+    "two_views": (lambda: TwoViews(vit(), projection_width=8), "ntxent"),
     "masked_image": (lambda: MaskedImage(vit(), decoder_width=8, decoder_depth=1, decoder_heads=2), "mae"),
     "data2vec": (lambda: Data2Vec(vit(), top_layers=2), "data2vec"),
     "masked_language": (lambda: MaskedLanguage(text_tower(), mask_ratio=0.4), "masked_language"),
@@ -153,7 +155,14 @@ def test_its_weights_come_back_from_a_file(name: str, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("masked_image", "images"), ("data2vec", "images"), ("masked_language", "texts"), ("skipgram", "mask")],
+    [
+        ("two_views", "images"),
+        ("two_views", "second"),
+        ("masked_image", "images"),
+        ("data2vec", "images"),
+        ("masked_language", "texts"),
+        ("skipgram", "mask"),
+    ],
 )
 def test_what_the_data_lack_is_named(name: str, part: str) -> None:
     learner, _ = made_by(name)
@@ -190,11 +199,47 @@ def test_contrastive_by_hand_on_the_rows_of_locked_towers() -> None:
 
 
 def test_the_second_view_runs_through_the_same_tower() -> None:
-    learner = Contrastive(encoder()).eval()
+    learner = TwoViews(vit(), projection_width=8).eval()
     made = learner(batch())
     swapped = learner(replace(batch(), images=batch().second, second=batch().images))
     assert torch.equal(made.second.pooled, swapped.image.pooled)
     assert not torch.equal(made.second.pooled, made.image.pooled)
+
+
+@torch.no_grad()
+def test_the_projection_by_hand() -> None:
+    """max(0, x A + a) B + b, of unit length."""
+    learner = TwoViews(vit(), projection_width=3).eval()
+    made, pooled = learner(batch()).image.pooled, learner.tower(batch().images).pooled
+    first, _, last = learner.project
+    for got, row in zip(made.tolist(), pooled, strict=True):
+        inner = [max(0.0, float(line @ row + more)) for line, more in zip(first.weight, first.bias, strict=True)]
+        outer = [
+            sum(w * x for w, x in zip(line, inner, strict=True)) + more
+            for line, more in zip(last.weight.tolist(), last.bias.tolist(), strict=True)
+        ]
+        length = math.sqrt(sum(x * x for x in outer))
+        assert got == pytest.approx([x / length for x in outer], abs=1e-5)
+
+
+def test_two_views_learn_to_know_pictures_again() -> None:
+    """Nine colours, each seen twice with noise: the views of one find each other among those of all."""
+    torch.manual_seed(0)
+    plain = 255 * torch.rand(9, 1, 1, 3).expand(-1, 16, 16, -1)
+
+    def seen() -> Batch:
+        noisy = [(plain + 15 * torch.randn_like(plain)).clamp(0, 255).to(torch.uint8) for _ in range(2)]
+        return Batch(groups=torch.arange(9)[:, None], images=noisy[0], second=noisy[1])
+
+    learner, objective = TwoViews(ViT(16, 4, 16, 2, 2), projection_width=8), objective_class("ntxent")()
+    optimiser = torch.optim.Adam(learner.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        losses.append(objective(learner(seen())))
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[0] > 1.5 > 0.6 > sum(losses[-5:]) / 5
 
 
 @pytest.mark.parametrize("name", ["momentum", "data2vec"])

@@ -237,7 +237,6 @@ def test_cached_rows_go_with_their_pictures_and_texts() -> None:
         seed=0,
         images=[numbered(10), numbered(10, start=100)],
         texts=numbered(20, width=3),
-        second=True,
         teacher_images=numbered(10, start=1000),
         teacher_texts=numbered(20, start=2000),
     ) as batches:
@@ -246,7 +245,6 @@ def test_cached_rows_go_with_their_pictures_and_texts() -> None:
             batch = batches.batch(step)
             index = batch.index.float()
             assert torch.equal(batch.images[:, 0] % 100, index)
-            assert torch.equal((batch.images[:, 0] - batch.second[:, 0]).abs(), torch.full((10,), 100.0))
             said = [texts[int(row)] for row in batch.texts[:, 2]]
             assert [text in some[row].captions for text, row in zip(said, batch.index.tolist(), strict=True)] == [
                 True

@@ -40,8 +40,8 @@ class Batches:
 
     sets: (weight, pictures) each; all pictures, in this order, are the rows that `images` and `teacher_images` have.
     texts: rows of `spoken(pictures)`, or tokens made as they are needed; so are teacher_texts. second: another view
-    of each picture, drawn by itself. size: rows of a step over all processes; rank, world: which of how many parts is
-    made here. per_epoch: steps. notices: lines worth showing.
+    of each picture, drawn by itself, where there are pixels. size: rows of a step over all processes; rank, world:
+    which of how many parts is made here. per_epoch: steps. notices: lines worth showing.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Batches:
     def _make(self, step: int) -> Batch:
         rows = self._order.rows(step)[self._mine]
         chance = np.random.default_rng([self._seed, _STEP, step])
-        says, views, others = (draw[self._mine] for draw in chance.random((3, self._order.size)))  # of all processes
-        rows, images, second = self._views(step, rows, views, others)
+        says, views = (draw[self._mine] for draw in chance.random((2, self._order.size)))  # of all processes
+        rows, images, second = self._views(step, rows, views)
         drawn = [self._said[row][int(says[at] * len(self._said[row]))] for at, row in enumerate(rows.tolist())]
         texts = np.array([text for text, _ in drawn], np.int64)
         labels = np.array([label for _, label in drawn], np.int64)
@@ -139,9 +139,9 @@ class Batches:
         )
 
     def _views(
-        self, step: int, rows: NDArray[np.int64], views: NDArray[np.float64], others: NDArray[np.float64]
+        self, step: int, rows: NDArray[np.int64], views: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], Tensor | None, Tensor | None]:
-        """-> rows, where a picture that is gone was replaced; images; second images. views, others: drawn, 0 to 1."""
+        """-> rows, where a picture that is gone was replaced; images; second images. views: drawn, 0 to 1."""
         if self._images is None:
             return rows, None, None
         if isinstance(self._images, Pixels):
@@ -154,10 +154,8 @@ class Batches:
             found = list(self._decoders.map(made, range(len(rows))))
             stacked = [torch.from_numpy(np.stack([of_row[kind] for _, of_row in found])) for kind in kinds]
             return np.array([row for row, _ in found], np.int64), stacked[0], stacked[1] if self._second else None
-        count = len(self._images)
-        first = (views * count).astype(np.int64)
-        other = (first + 1 + (others * max(count - 1, 1)).astype(np.int64)) % count  # another view where there are two
-        return rows, self._of_views(first, rows), self._of_views(other, rows) if self._second else None
+        which = (views * len(self._images)).astype(np.int64)
+        return rows, self._of_views(which, rows), None
 
     def _of_views(self, views: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """(n, w) float32: of each row the view that was drawn."""

@@ -32,6 +32,7 @@ from mmsearch.training.learners.masked_image import MaskedImage
 from mmsearch.training.learners.masked_language import MaskedLanguage
 from mmsearch.training.learners.momentum import Momentum
 from mmsearch.training.learners.skipgram import SkipGram
+from mmsearch.training.learners.two_views import TwoViews
 from mmsearch.training.locked import Locked, of_encoder, of_towers
 from mmsearch.training.material import Source
 from mmsearch.training.objectives import objective_class
@@ -126,6 +127,7 @@ def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: So
     single: dict[str, tuple[type[Any], Tower | None]] = {
         "masked_image": (MaskedImage, image),
         "data2vec": (Data2Vec, image),
+        "two_views": (TwoViews, image),
         "masked_language": (MaskedLanguage, text),
     }
     if recipe.learner in single:

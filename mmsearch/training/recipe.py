@@ -22,7 +22,7 @@ from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.nn.towers import IMAGE_TOWERS, Kind, check_tower
 
 Setting = int | float | str | bool
-Learning = Literal["contrastive", "momentum", "masked_image", "data2vec", "masked_language", "skipgram"]
+Learning = Literal["contrastive", "momentum", "two_views", "masked_image", "data2vec", "masked_language", "skipgram"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,6 @@ class Recipe:
     teacher: str = ""
 
     augment: Literal["none", "light", "strong"] = "none"
-    second_view: bool = False
     caption_split: bool = False
     held_out: float = 0.2
 
@@ -100,17 +99,21 @@ _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_w
 # Learners that make what one objective alone reads; `contrastive` goes with all others.
 _OWN_OBJECTIVE = {
     "momentum": "momentum",
+    "two_views": "ntxent",
     "masked_image": "mae",
     "data2vec": "data2vec",
     "masked_language": "masked_language",
     "skipgram": "skipgram",
 }
-# Learners that train one tower alone, and which one.
+# Learners that train one tower alone, and which one; "" is any of that side.
 _ONE_TOWER = {
+    "two_views": ("image", ""),
     "masked_image": ("image", "vit"),
     "data2vec": ("image", "vit"),
     "masked_language": ("text", "transformer"),
 }
+# Of no use to them: there is no shared space, and nothing is evaluated.
+_FOR_BOTH = ("width", "head", "dropout", "evaluate_every", "caption_split")
 # Recipes that others begin with, and the tower that they leave behind.
 _PRETRAINED = {
     "simclr": ("image", "vit"),
@@ -141,6 +144,8 @@ def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             recipe = replace(recipe, **{options: {}})  # type: ignore[arg-type]
     made = _with_options(replace(recipe, **own), others, wrong)  # type: ignore[arg-type]
     wrong += [*_impossible(made), *_contradictions(made)]
+    if made.learner in _ONE_TOWER and (idle := [key for key in own if key in _FOR_BOTH]):
+        wrong.append(f"one tower alone has no use for {', '.join(idle)}")
     if wrong:
         raise UsageError(f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}.")
     return made
@@ -287,15 +292,13 @@ def _contradictions(recipe: Recipe) -> list[str]:
     if recipe.objective != own and (own or recipe.objective in _OWN_OBJECTIVE.values()):
         wrong.append(f"the learner {recipe.learner} does not go with the objective {recipe.objective}")
     adapters = bool(recipe.model) and not recipe.tune
-    if recipe.second_view and recipe.augment == "none":
-        wrong.append("second_view needs augment=light or strong: equal views teach nothing")
-    if recipe.second_view != (recipe.objective == "ntxent"):
-        wrong.append("second_view and the objective ntxent need each other")
+    if recipe.learner == "two_views" and recipe.augment == "none":
+        wrong.append("two views need augment=light or strong: equal ones teach nothing")
     if bool(recipe.teacher) != (recipe.objective == "distillation"):
         wrong.append("teacher and the objective distillation need each other")
     if adapters and (recipe.teacher or recipe.augment != "none" or recipe.learner != "contrastive"):
         wrong.append("small maps on the vectors of a model take no teacher, no views and no momentum; set tune=full")
-    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER or recipe.objective == "ntxent"):
+    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER):
         wrong.append("patience is for recipes that are evaluated while they train; this one is not")
     return wrong
 
@@ -321,8 +324,10 @@ def _of_towers(recipe: Recipe) -> Iterable[str]:
         (other,) = towers.keys() - {side}
         if towers[other]:
             yield f"the learner {recipe.learner} trains the {side} tower alone: set {other}="
-        if towers[side] != kind or hows[side] == "locked":
-            yield f"the learner {recipe.learner} trains the {side} tower {kind}; {side}_tune must not be locked"
+        named = towers[side] == kind if kind else bool(towers[side])
+        if not named or hows[side] == "locked":
+            what = f"the {side} tower {kind}" if kind else f"an {side} tower"
+            yield f"the learner {recipe.learner} trains {what}; {side}_tune must not be locked"
     else:
         yield from (f"the recipe needs a tower: set {side}=NAME" for side, name in towers.items() if not name)
     if recipe.image == "vit":

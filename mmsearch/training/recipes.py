@@ -176,11 +176,11 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="simclr",
-        good_for="what pictures alone teach: two views of one picture find each other; texts are not trained, "
-        "`vit-simclr` goes on from it",
+        good_for="what pictures alone teach: two views of one picture find each other; `vit-simclr` goes on from it",
+        text="",
+        learner="two_views",
         objective="ntxent",
         augment="strong",
-        second_view=True,
     ),
     replace(
         _SCRATCH,

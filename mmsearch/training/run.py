@@ -131,8 +131,11 @@ def _train_towers(
     start = copy.deepcopy(learner.state_dict()) if recipe.interpolate < 1 else None
     untouched = copy.deepcopy(learner.encoder) if elsewhere else None
     with world.one_after_another():
-        dev = source.held_out("the dev side", _watched(divided.dev)) if _watches(recipe, source) else None
-        test = source.held_out(divided.about, divided.test) if source.both else None
+        dev, test = (
+            (source.held_out("the dev side", _watched(divided.dev)), source.held_out(divided.about, divided.test))
+            if source.both
+            else (None, None)
+        )
         batches = _batches(recipe, divided, source, world)
     with batches:
         before = judged(learner.encoder, test, device) if test and world.rank == 0 else ()
@@ -163,11 +166,6 @@ def _train_towers(
     return report
 
 
-def _watches(recipe: Recipe, source: Source) -> bool:
-    """Whether dev recall says how far training is: where there are texts to ask, and they are learned."""
-    return source.both and recipe.objective != "ntxent"
-
-
 def _watched(pictures: Sequence[Picture]) -> list[Picture]:
     """WATCHED at the most, of all kinds."""
     return sorted(pictures, key=lambda picture: picture.content)[:WATCHED]
@@ -182,7 +180,7 @@ def _batches(recipe: Recipe, divided: Divided, source: Source, world: World) -> 
         seed=recipe.seed,
         images=source.train_images(pictures, recipe),
         texts=source.train_texts(pictures),
-        second=recipe.second_view,
+        second=recipe.learner == "two_views",
         teacher_images=source.cache.images(teacher, pictures, on_progress=source.on_progress) if teacher else None,
         teacher_texts=source.cache.texts(teacher, spoken(pictures), on_progress=source.on_progress)
         if teacher

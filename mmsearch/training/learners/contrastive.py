@@ -1,7 +1,6 @@
-"""Pictures and texts through their towers into the space they share; with a second view and a teacher, where there is.
+"""Pictures and texts through their towers into the space they share; with a teacher, where there is one.
 
-In: `Batch`. Out: image, text, second, teacher_image, teacher_text, as far as the batch has them, of unit length;
-groups.
+In: `Batch`. Out: image, text, teacher_image, teacher_text, as far as the batch has them, of unit length; groups.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class Contrastive(Learner):
         return Outputs(
             image=seen(self.encoder, batch.images),
             text=said(self.encoder, batch),
-            second=seen(self.encoder, batch.second),
             teacher_image=_known(batch.teacher_images),
             teacher_text=_known(batch.teacher_texts),
             groups=batch.groups,

@@ -7,7 +7,8 @@ all views of pictures that belong together (Chen et al. 2020, arXiv 2002.05709; 
 arXiv 2004.11362).
 
 Which one to choose: to pre-train an image tower on pictures without texts; it lives on strong augmentation and large
-batches. `mae` and `data2vec` need neither. With labels as groups it is supervised contrastive learning.
+batches. `mae` and `data2vec` need neither. With labels as groups it is supervised contrastive learning. Its learner is
+`two_views`.
 """
 
 from __future__ import annotations
