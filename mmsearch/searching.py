@@ -89,7 +89,11 @@ def search(catalog: Catalog, view: View, encoder: Encoder | None, query: Query, 
             everything = nearest if filters is None else None
             scale = _scale(connection, source, view.space.id, query, asked, calibration, everything)
         ranking = _ranking(connection, view.space.id, query, asked, nearest, filters)
-        page = _arrange(connection, ranking, query, scale, filters).first(query.offset + query.k)[query.offset :]
+        if query.lists_only and query.min_probability is None and not (query.unique or query.diverse):
+            # Any page at once, however far down.
+            page = _listed(connection, query, filters, query.offset, query.k)
+        else:
+            page = _arrange(connection, ranking, query, scale, filters).first(query.offset + query.k)[query.offset :]
         hits = _hydrate(connection, page, query, asked, scale, filters)
     return SearchResult(
         space=view.space.encoder,
@@ -173,10 +177,16 @@ def _ranking(
 
         return Ranking(by_words)
     if asked is None or nearest is None:
-        return Ranking(lambda n: [Candidate(one, 0.0) for one in read.listed(connection, filters, n)])
+        return Ranking(lambda n: _listed(connection, query, filters, 0, n))
     if query.match == "hybrid":
         return _both(connection, nearest, space, query, asked, filters)
     return Ranking(nearest)
+
+
+def _listed(connection: Connection, query: Query, filters: Node | None, offset: int, most: int) -> list[Candidate]:
+    """What filters alone choose, in the order that was asked for."""
+    images = read.listing(connection, filters, query.sort)[offset : offset + most].tolist()
+    return [Candidate(one, 0.0) for one in read.without_rows(connection, images)]
 
 
 def _both(
@@ -357,17 +367,12 @@ def _sorted(connection: Connection, found: Sequence[Candidate], sort: str, filte
     """By date, the newest first and what has none last; or by the name of the file. Equal ones by relevance."""
     images = [one.found.image for one in found]
     if sort == "date":
-        dates = read.taken(connection, images)
+        dates = {one: facts[0] for one, facts in read.taken_and_size(connection, images).items()}
         dated = [one for one in found if dates[one.found.image] is not None]
         dated.sort(key=lambda one: dates[one.found.image], reverse=True)  # type: ignore[arg-type,return-value]
         return [*dated, *(one for one in found if dates[one.found.image] is None)]
     places = read.present_files(connection, images, filters)
-    return sorted(found, key=lambda one: _name_order(places[one.found.image]))
-
-
-def _name_order(places: Sequence[tuple[bytes, bytes]]) -> tuple[str, bytes, bytes]:
-    root, relative = places[0]
-    return os.fsdecode(os.path.basename(relative)).casefold(), root, relative
+    return sorted(found, key=lambda one: read.name_order(*places[one.found.image][0]))
 
 
 # --- hydrate ----------------------------------------------------------------------------------------------------
@@ -384,13 +389,14 @@ def _hydrate(
     """Candidates -> hits, with files, dates, probabilities and shares."""
     images = [one.found.image for head in page for one in (head, *head.folded)]
     places = read.present_files(connection, images, filters)
-    dates = read.taken(connection, images)
+    known = read.taken_and_size(connection, images)
 
     def hit(one: Candidate, rank: int) -> Hit:
         mine = places[one.found.image]
         files = tuple(Path(os.fsdecode(os.path.join(*place))) for place in mine if place[0])
         files = tuple(sorted(files, key=lambda path: not path.exists()))  # a disk may be away, a file just deleted
         keys = [os.fsdecode(relative) for root, relative in mine if not root]
+        taken_at, width, height = known[one.found.image]
         return Hit(
             rank=rank,
             id=one.found.image,
@@ -402,8 +408,10 @@ def _hydrate(
             score=one.score,
             probability=_probability(one, scale),
             shares=_shares(one, asked),
-            taken_at=dates[one.found.image],
+            taken_at=taken_at,
             folded=tuple(hit(other, rank) for other in one.folded),
+            width=width,
+            height=height,
         )
 
     return tuple(hit(one, rank) for rank, one in enumerate(page, query.offset + 1))

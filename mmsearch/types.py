@@ -37,6 +37,7 @@ class Hit:
     probability: that this answers the query, 0 to 1; None where the space is not calibrated for such a query.
     shares: each term's part of the score. taken_at: when the picture was taken, local time, where that is known.
     folded: near-duplicates that `unique` folded into this hit, best first; those among the first 200 answers at least.
+    width, height: in pixels, upright; None where they are not known (images known by their vectors alone).
     """
 
     rank: int
@@ -51,6 +52,8 @@ class Hit:
     shares: tuple[Share, ...] = ()
     taken_at: datetime | None = None
     folded: tuple[Hit, ...] = ()
+    width: int | None = None
+    height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,64 @@ class SearchResult:
 
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A place where an image lies, or lay: `relative` below `root`. size_bytes, mtime_ns: as they were indexed."""
+
+    root: Path
+    relative: Path
+    present: bool
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.relative
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedCaption:
+    """A text attached to an image, and where it came from."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTag:
+    """A tag of an image. by: `person`, or `zero-shot` classification, which knows a probability."""
+
+    name: str
+    by: str
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetails:
+    """All that a collection knows about one image.
+
+    width, height: in pixels, upright. format: `jpeg`, `png`, ... taken_at: local time. latitude, longitude: degrees.
+    files: where it lies, those that are present first. text: what was read inside the picture. key: the application's
+    own key. None: not known.
+    """
+
+    id: int
+    sha256: str
+    width: int | None
+    height: int | None
+    format: str | None
+    taken_at: datetime | None
+    camera: str | None
+    lens: str | None
+    latitude: float | None
+    longitude: float | None
+    files: tuple[ImageFile, ...]
+    captions: tuple[SourcedCaption, ...]
+    tags: tuple[GivenTag, ...]
+    text: str | None
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)

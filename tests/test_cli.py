@@ -172,7 +172,7 @@ def test_query_json(indexed: Path, run: Run) -> None:
     assert (ran.code, ran.json["space"], ran.json["exact"]) == (0, "colour", True)
     hit = ran.json["hits"][0]
     assert list(hit)[:8] == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
-    assert list(hit)[8:] == ["probability", "shares", "taken_at", "folded"]
+    assert list(hit)[8:] == ["probability", "shares", "taken_at", "folded", "width", "height"]
     assert (hit["rank"], hit["path"], hit["paths"]) == (1, str(indexed / "blue.png"), [str(indexed / "blue.png")])
     assert (hit["caption"], hit["key"], len(hit["sha256"])) == (None, None, 64)
 

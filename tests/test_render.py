@@ -45,7 +45,7 @@ def test_query_json() -> None:
     data = as_json.search_result(SearchResult("lite", True, (CAR, CAFE, ADDED)))
     assert list(data) == ["space", "exact", "hits", "relevant", "calibration"]
     assert list(data["hits"][0])[:8] == ["rank", "id", "sha256", "path", "paths", "caption", "score", "key"]
-    assert list(data["hits"][0])[8:] == ["probability", "shares", "taken_at", "folded"]
+    assert list(data["hits"][0])[8:] == ["probability", "shares", "taken_at", "folded", "width", "height"]
     assert data["hits"][0] == {
         "rank": 1,
         "id": 7,
@@ -59,6 +59,8 @@ def test_query_json() -> None:
         "shares": [],
         "taken_at": None,
         "folded": [],
+        "width": None,
+        "height": None,
     }
     assert data["hits"][1]["score"] == 0.123457
     assert (data["hits"][2]["path"], data["hits"][2]["paths"], data["hits"][2]["key"]) == (None, [], "shop/17")

@@ -6,7 +6,7 @@ run and every search asks stands here together; questions of one capability have
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from mmsearch.catalog.memory import remember
 from mmsearch.catalog.tables import caption, file, image, root, space, vector
 from mmsearch.catalog.where import condition
 from mmsearch.filters import Node
@@ -38,6 +39,7 @@ _T = TypeVar("_T")
 
 CHUNK = 500  # values in one IN (...): SQLite's oldest limit is 999
 ALLOWED_KEPT = 8  # id sets of filters kept with each connection: 0.8 MB each at 100,000 images
+SPACES_KEPT = 16
 
 
 class RootRow(NamedTuple):
@@ -351,19 +353,12 @@ def allowed_ids(connection: Connection, space_id: int, kind: str, filters: Node 
     """Ascending ids of the vectors of a space and kind whose image has a present file that satisfies the filters.
     `joint`: also those of images that have no joint vector. Kept with the connection for as long as nobody changes
     the catalog."""
-    version = connection.exec_driver_sql("PRAGMA data_version").scalar()
-    kept: OrderedDict[Any, NDArray[np.int64]] = connection.info.setdefault("allowed", OrderedDict())
-    if connection.info.get("allowed_version") != version:
-        kept.clear()
-        connection.info["allowed_version"] = version
-    key = (space_id, kind, filters)
-    if key not in kept:
+
+    def read_ids() -> NDArray[np.int64]:
         query = _vectors_of(space_id, kind, satisfying(filters)).order_by(vector.c.id)
-        kept[key] = np.array(connection.execute(query).scalars().all(), np.int64)
-        while len(kept) > ALLOWED_KEPT:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key]
+        return np.array(connection.execute(query).scalars().all(), np.int64)
+
+    return remember(connection, "allowed", (space_id, kind, filters), read_ids, ALLOWED_KEPT)
 
 
 def satisfying(filters: Node | None) -> Select[Any]:
@@ -397,25 +392,60 @@ def _vectors_of(space_id: int, kind: str, images: Select[Any]) -> Select[Any]:
     return query.where(vector.c.kind == kind, vector.c.owner.in_(images))
 
 
-def listed(connection: Connection, filters: Node | None, limit: int) -> list[Found]:
-    """Images that satisfy filters, the newest first, those without a date last; equal ones by sha256. Without rows."""
-    query = select(image.c.id, image.c.sha256).where(image.c.id.in_(satisfying(filters)))
-    query = query.order_by(image.c.taken_at.desc().nulls_last(), image.c.sha256).limit(limit)
+def listing(connection: Connection, filters: Node | None, sort: str) -> NDArray[np.int64]:
+    """All images that satisfy filters: by `name` of their first such file in the order of roots and paths, capitals
+    aside; else the newest first, those without a date last, equal ones by sha256. Kept as `allowed_ids` are."""
+    if sort != "name":
+        sort = "date"
+
+    def by_date() -> NDArray[np.int64]:
+        query = select(image.c.id).where(image.c.id.in_(satisfying(filters)))
+        query = query.order_by(image.c.taken_at.desc().nulls_last(), image.c.sha256)
+        return np.array(connection.execute(query).scalars().all(), np.int64)
+
+    def by_name() -> NDArray[np.int64]:
+        where = satisfying(filters).with_only_columns(file.c.image, root.c.path, file.c.relative)
+        if filters is None:
+            where = where.join(root, root.c.id == file.c.root)
+        first: dict[int, tuple[str, bytes, bytes]] = {}
+        for one, path, relative in connection.execute(where.order_by(root.c.id, file.c.relative)):
+            if one not in first:
+                first[one] = name_order(path, relative)
+        return np.array(sorted(first, key=first.__getitem__), np.int64)
+
+    make = by_name if sort == "name" else by_date
+    return remember(connection, "listings", (filters, sort), make, ALLOWED_KEPT)
+
+
+def name_order(path: bytes, relative: bytes) -> tuple[str, bytes, bytes]:
+    """What files are sorted by: their names, capitals aside; then root and path."""
+    return os.fsdecode(os.path.basename(relative)).casefold(), path, relative
+
+
+def without_rows(connection: Connection, images: Sequence[int]) -> list[Found]:
+    """Images as they are found where nothing but filters were asked for, in the order given."""
     none = np.empty(0, np.float16)
-    return [Found(0, row[0], row[0], row[1], None, none) for row in connection.execute(query)]
-
-
-def taken(connection: Connection, images: Sequence[int]) -> dict[int, datetime | None]:
-    """image -> when it was taken."""
-    found: dict[int, datetime | None] = {}
+    hashes: dict[int, bytes] = {}
     for ids in chunks(images):
-        found.update((row[0], row[1]) for row in connection.execute(_taken(), {"ids": ids}))
+        rows = connection.execute(select(image.c.id, image.c.sha256).where(image.c.id.in_(ids)))
+        hashes.update((row[0], row[1]) for row in rows)
+    return [Found(0, one, one, hashes[one], None, none) for one in images]
+
+
+def taken_and_size(
+    connection: Connection, images: Sequence[int]
+) -> dict[int, tuple[datetime | None, int | None, int | None]]:
+    """image -> when it was taken, its width and height in pixels."""
+    found: dict[int, tuple[datetime | None, int | None, int | None]] = {}
+    for ids in chunks(images):
+        found.update((row[0], (row[1], row[2], row[3])) for row in connection.execute(_taken_and_size(), {"ids": ids}))
     return found
 
 
 @cache
-def _taken() -> Select[Any]:
-    return select(image.c.id, image.c.taken_at).where(image.c.id.in_(bindparam("ids", expanding=True)))
+def _taken_and_size() -> Select[Any]:
+    columns = (image.c.id, image.c.taken_at, image.c.width, image.c.height)
+    return select(*columns).where(image.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def perceptual_hashes(connection: Connection, images: Sequence[int]) -> dict[int, bytes | None]:
@@ -430,14 +460,12 @@ def perceptual_hashes(connection: Connection, images: Sequence[int]) -> dict[int
 def calibration(connection: Connection, space_id: int) -> str | None:
     """What an index run stored of how scores of a space become probabilities, as JSON text. Kept with the connection
     for as long as nobody changes the catalog."""
-    version = connection.exec_driver_sql("PRAGMA data_version").scalar()
-    kept = connection.info.get(("calibration", space_id))
-    if kept is not None and kept[0] == version:
-        return cast("str | None", kept[1])
-    query = select(type_coerce(space.c.calibration, Text)).where(space.c.id == space_id)
-    found: str | None = connection.execute(query).scalar()
-    connection.info["calibration", space_id] = (version, found)
-    return found
+
+    def read_text() -> str | None:
+        query = select(type_coerce(space.c.calibration, Text)).where(space.c.id == space_id)
+        return connection.execute(query).scalar()
+
+    return remember(connection, "calibration", space_id, read_text, SPACES_KEPT)
 
 
 def sample_of_images(connection: Connection, space_id: int, most: int, dimension: int) -> NDArray[np.float32]:

@@ -74,6 +74,8 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "shares": [{"term": share.term, "score": round(share.score, 6)} for share in hit.shares],
         "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(),
         "folded": [_hit(other) for other in hit.folded],
+        "width": hit.width,
+        "height": hit.height,
     }
 
 
