@@ -21,7 +21,7 @@ from threading import Event, RLock
 from typing import TYPE_CHECKING, Literal, Self
 
 from mmsearch import roots
-from mmsearch.catalog import read, saved, tags
+from mmsearch.catalog import details, read, saved, tags, where
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import SpaceRow
 from mmsearch.encoders.protocol import Encoder
@@ -35,6 +35,7 @@ from mmsearch.errors import (
     UsageError,
     WeightsMismatchError,
 )
+from mmsearch.filters import Filters
 from mmsearch.query import Query, Term
 from mmsearch.searching import search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
@@ -42,6 +43,7 @@ from mmsearch.types import (
     Duplicates,
     FailedFile,
     Finding,
+    ImageDetails,
     IndexInfo,
     IndexReport,
     Kind,
@@ -294,6 +296,28 @@ class Engine:
         encoder = None if space is None else self._encoder_for(space, query)
         return explaining.explain(self._catalog, view, encoder, query, image, self._limits)
 
+    def warm(self) -> None:
+        """Load what the first text query would wait for: the text tower and the index. Raises as `search` does."""
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        if space is not None and not space.fingerprint.startswith(read.GIVEN):
+            self._encoder_of(space).encode_texts(["warm"])
+            with self._catalog.reading() as connection:
+                self._view(space).rows(connection, "images")
+
+    def count(self, filters: Filters | None = None) -> int:
+        """How many images satisfy filters; without, how many there are. UsageError for a tag that is not known."""
+        tree = None if filters is None else filters.tree()
+        with self._catalog.reading() as connection:
+            if tree is not None:
+                where.check(connection, tree)
+            return details.count(connection, tree)
+
+    def image(self, image: int) -> ImageDetails | None:
+        """All that is known about an image: its files, metadata, captions and tags. None for an id that is not known."""
+        with self._catalog.reading() as connection:
+            return details.details(connection, image)
+
     def save_query(self, name: str, query: str | Term | Query) -> None:
         """Keep a query under a name, feedback included; another one of that name is replaced.
 
@@ -441,6 +465,11 @@ class Engine:
         return duplicates.duplicates(self._catalog, space, chosen, least, on_progress or (lambda _: None))
 
     # --- looking after it -----------------------------------------------------------------------------------------
+
+    def roots(self) -> tuple[Path, ...]:
+        """The folders whose pictures belong to the collection, absolute, whether they can be read now or not."""
+        with self._catalog.reading() as connection:
+            return tuple(Path(os.fsdecode(root.path)) for root in read.roots(connection))
 
     def status(self) -> Status:
         """What the collection holds, which files failed and why, which spaces there are."""

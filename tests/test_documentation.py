@@ -61,7 +61,7 @@ def test_the_commands_are_those_we_promise() -> None:
     assert {" ".join(path) for path in COMMANDS} == {
         *("", "index", "query", "status", "verify", "doctor", "eval", "compare", "train", "demo"),
         *("duplicates", "describe", "tag"),
-        *("why", "save", "saved", "saved list", "saved remove"),
+        *("serve", "why", "save", "saved", "saved list", "saved remove"),
         *("roots", "roots list", "roots remove", "roots relocate", "models", "models pull"),
     }
 

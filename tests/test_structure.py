@@ -17,6 +17,7 @@ HEAVY = (
     "onnxruntime",
     "sqlalchemy",
     "fastapi",
+    "pydantic",
     "matplotlib",
     "PIL",
     "numpy",
@@ -55,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("training",),
     ("render",),
+    ("server",),
     ("cli",),
 )
 

@@ -26,6 +26,7 @@ from mmsearch.cli import (
     query,
     roots,
     saved,
+    serve,
     tag,
     train,
     why,
@@ -74,7 +75,7 @@ def mmsearch(
 
 
 for group in (
-    *(index, query, describe, tag, duplicates, why, saved),
+    *(index, query, describe, tag, duplicates, why, saved, serve),
     *(health, doctor, roots, models, evaluate, compare, train, demo),
 ):
     group.add_to(app)

@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 
-def _given_before_the_command(context: typer.Context, value: str | None) -> str | None:
-    """`mmsearch -c trips query beach` means the same as `mmsearch query -c trips beach`."""
-    if value is not None:
-        return value
+def before_the_command(context: typer.Context) -> str | None:
+    """The collection of `mmsearch -c trips query beach`."""
     before: str | None = context.find_root().params.get("collection")
     return before
+
+
+def _given_before_the_command(context: typer.Context, value: str | None) -> str | None:
+    """`mmsearch -c trips query beach` means the same as `mmsearch query -c trips beach`."""
+    return before_the_command(context) if value is None else value
 
 
 Collection = Annotated[

@@ -1,0 +1,220 @@
+"""What goes in, checked before anything is done, and what comes out, as OpenAPI shows it.
+
+Answers are written by `render.json`; these classes describe them, and a test holds the two together. What queries and
+filters mean, and which of them cannot be, is said by `mmsearch.query` and `mmsearch.filters`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mmsearch.filters import MAX_VALUES, Having, Orientation
+from mmsearch.query import Match, Sort
+from mmsearch.types import CalibrationKind, Kind, Tier
+
+MOST_HITS = 500
+MOST_TERMS = 32
+LONGEST_TEXT = 5_000  # characters; encoders read some hundred
+LARGEST = 2**63 - 1
+
+Id = Annotated[int, Field(ge=0, le=LARGEST, description="An image of the collection.")]
+UploadId = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="What POST /uploads answered.")]
+Text = Annotated[str, Field(min_length=1, max_length=1_000)]
+Values = Annotated[list[Text], Field(max_length=MAX_VALUES)]
+Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
+
+
+class Asked(BaseModel):
+    """What clients send: nothing that is not known, and no guessing of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TermShape(Asked):
+    """One part of a query: exactly one of text, image, picture, upload."""
+
+    text: Annotated[str, Field(max_length=LONGEST_TEXT)] | None = None
+    image: Id | None = None
+    picture: Annotated[str, Field(pattern="^[hH][tT][tT][pP][sS]?://", max_length=4_000)] | None = Field(
+        default=None, description="The address of a picture of the web."
+    )
+    upload: UploadId | None = None
+    weight: float = Field(1.0, description="How much it counts; below zero: look for what is unlike it.")
+    part: Annotated[list[float], Field(min_length=4, max_length=4)] | None = Field(
+        default=None, description="Of a picture: x, y, width, height, in pixels, or in shares where none is above 1."
+    )
+
+
+class FiltersShape(Asked):
+    """An image must satisfy all of these."""
+
+    inside: Values | None = Field(default=None, description="Folders; in one of them, or below.")
+    after: Text | None = Field(default=None, examples=["2024-05-01"])
+    before: Text | None = Field(default=None, examples=["2024-06-01T12:00"])
+    camera: Values | None = None
+    near: Annotated[list[float], Field(min_length=3, max_length=3)] | None = Field(
+        default=None, description="Latitude, longitude in degrees, distance in kilometres."
+    )
+    min_width: int | None = None
+    min_height: int | None = None
+    orientation: Orientation | None = None
+    format: Values | None = None
+    tags: Values | None = None
+    has: Annotated[list[Having], Field(max_length=10)] | None = None
+    where: Annotated[str, Field(max_length=LONGEST_TEXT)] | None = Field(
+        default=None, examples=["width >= 1920 and camera like 'Canon%'"]
+    )
+
+
+class QueryShape(Asked):
+    """What to look for, and which answers to show; as `mmsearch.Query`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"terms": [{"text": "a red sports car"}], "k": 20},
+                {"terms": [{"text": "a beach"}, {"text": "people", "weight": -1}], "filters": {"has": ["gps"]}},
+                {"terms": [{"image": 12}], "unique": True},
+            ]
+        }
+    )
+
+    terms: Annotated[list[TermShape], Field(max_length=MOST_TERMS)] = []
+    find: Kind = "images"
+    k: Count = 10
+    offset: Annotated[int, Field(ge=0, le=10**9)] = 0
+    filters: FiltersShape = FiltersShape()
+    match: Match = "vectors"
+    sort: Sort = "relevance"
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    more: Annotated[list[Id], Field(max_length=500)] = []
+    less: Annotated[list[Id], Field(max_length=500)] = []
+    unique: bool = False
+    diverse: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+class Share(BaseModel):
+    term: str
+    score: float
+
+
+class Hit(BaseModel):
+    """An image, or a caption of one."""
+
+    rank: int
+    id: int
+    sha256: str
+    path: str | None
+    paths: list[str]
+    caption: str | None
+    score: float
+    key: str | None
+    probability: float | None
+    shares: list[Share]
+    taken_at: datetime | None
+    folded: list[Hit]
+    width: int | None
+    height: int | None
+    name: str
+
+
+class Found(BaseModel):
+    """`relevant` of these hits are relevant; `total` images satisfy the filters."""
+
+    space: str
+    exact: bool
+    hits: list[Hit]
+    relevant: int | None
+    calibration: CalibrationKind | None
+    notice: str | None
+    total: int
+    seconds: float
+
+
+class Problem(BaseModel):
+    """What went wrong, in `detail`. `type` names the class of the error in Python, after `urn:mmsearch:`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, Any]] | None = None
+
+
+class FileOfImage(BaseModel):
+    path: str
+    name: str
+    present: bool
+
+
+class CaptionOfImage(BaseModel):
+    text: str
+    source: str
+
+
+class TagOfImage(BaseModel):
+    name: str
+    by: Literal["person", "zero-shot"]
+    probability: float | None
+
+
+class Image(BaseModel):
+    """All that is known about an image."""
+
+    id: int
+    sha256: str
+    width: int | None
+    height: int | None
+    format: str | None
+    taken_at: datetime | None
+    camera: str | None
+    lens: str | None
+    latitude: float | None
+    longitude: float | None
+    size_bytes: int | None
+    files: list[FileOfImage]
+    captions: list[CaptionOfImage]
+    tags: list[TagOfImage]
+    text: str | None
+    key: str | None
+
+
+class Space(BaseModel):
+    encoder: str
+    dimension: int
+    images: int
+    captions: int
+    index: dict[str, Any]
+    current: bool
+    ready: bool
+
+
+class Status(BaseModel):
+    """What the collection holds."""
+
+    collection: str
+    roots: list[str]
+    images: int
+    captions: int
+    failed: list[dict[str, str]]
+    spaces: list[Space]
+    missing: int
+    away: list[str]
+    encoder: str | None
+    version: str
+    watching: Literal["events", "polling"] | None
+
+
+class CollectionShape(BaseModel):
+    name: str
+    images: int
+    current: bool
+
+
+Tiers = Annotated[list[Tier], Field(min_length=1, max_length=3)]
