@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812
 from mmsearch.nn.towers.lite import LiteImageTower, imagenet_classifier
 
 CUT = 11  # blocks of 21 that are never tuned: 17 x 17 places of 88 channels come out of them
-AT_ONCE = 64  # pictures: larger maps are new memory every time, and fetching it takes as long as the arithmetic
 
 
 class FoldedConv(nn.Module):
@@ -87,7 +86,8 @@ class FoldedTower(nn.Module):
 
     def pooled(self, maps: Tensor) -> Tensor:
         """(n, 88, 17, 17) -> (n, 1280) float32"""
-        return torch.cat([self.last(some).float().mean((2, 3)) for some in maps.split(AT_ONCE)])
+        made: Tensor = self.last(maps).float().mean((2, 3))
+        return made
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pooled = self.pooled(self.maps(pixels))

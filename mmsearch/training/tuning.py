@@ -37,6 +37,8 @@ from mmsearch.training.views import Views
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 64  # maps in the image tower: more are new memory every time, and that takes as long as the arithmetic
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -58,7 +60,7 @@ class Recipe:
     concept_width: int = 160
     concept_weight: float = 0.3
     used_weight: float = 0.75
-    photograph_views: int = 6
+    photograph_views: int = 5
     drawing_views: int = 3
     head_steps: int = 250
     head_batch: int = 1000
@@ -66,7 +68,7 @@ class Recipe:
     head_sayings: int = 600
     head_rate: float = 1e-3
     head_weight_decay: float = 0.5
-    steps: int = 700
+    steps: int = 560
     batch: int = 256
     captions: int = 2
     drawings: int = 96
@@ -172,7 +174,8 @@ def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> No
     def resting(pairs: Pairs) -> Pairs:
         whole = torch.arange(len(pairs.texts))
         with torch.autocast("cpu", torch.bfloat16):
-            pooled = torch.cat([model.image_tower.pooled(pairs.views.pick(0, some)) for some in torch.split(whole, 64)])
+            parts = [model.image_tower.pooled(pairs.views.pick(0, some)) for some in whole.split(AT_ONCE)]
+            pooled = torch.cat(parts)
         views = Views(pairs.views.maps[:1], [pooled], [model.image_tower.classifier(pooled)])
         return Pairs(views, [texts[:2] for texts in pairs.texts])
 
@@ -258,7 +261,7 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
                             drawings.logits[step.drawing_view][step.drawings]))  # fmt: skip
         # The fused attention goes back slowly in bfloat16 on a CPU: 1.6 s for 128 texts there and back, and 1.1 s so.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            pooled = model.image_tower.pooled(maps)
+            pooled = torch.cat([model.image_tower.pooled(some) for some in maps.split(AT_ONCE)])
             states = words.states(model.text_tower, step.texts).float()
         logits = model.image_tower.classifier(pooled)
         loss = _loss(model, step, pooled, logits, states, recipe, draw)
