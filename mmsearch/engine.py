@@ -25,7 +25,7 @@ from mmsearch.catalog import details, read, saved, tags, where
 from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.read import SpaceRow
 from mmsearch.encoders.protocol import Encoder
-from mmsearch.encoders.registry import BUILTIN, ENTRY_POINTS, load_encoder
+from mmsearch.encoders.registry import BUILTIN, ENTRY_POINTS, shared_encoder
 from mmsearch.errors import (
     CollectionError,
     CollectionNotFoundError,
@@ -41,6 +41,7 @@ from mmsearch.searching import search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
 from mmsearch.types import (
     Duplicates,
+    Facets,
     FailedFile,
     Finding,
     ImageDetails,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from mmsearch.describing import Description
     from mmsearch.evaluation import Evaluation, Side
     from mmsearch.explaining import Explanation
+    from mmsearch.facets import FacetCounter
     from mmsearch.labels import Labels
     from mmsearch.reading_text import TextReader
     from mmsearch.tagging import TagReport
@@ -84,6 +86,7 @@ class Engine:
         self._lock = RLock()
         self._encoders: dict[str, Encoder] = {}
         self._views: dict[int, View] = {}
+        self._facets: FacetCounter | None = None
 
     @classmethod
     def open(
@@ -126,6 +129,8 @@ class Engine:
             for view in self._views.values():
                 view.close()
             self._views.clear()
+            if self._facets is not None:
+                self._facets.close()
             self._opened.close()
 
     def __enter__(self) -> Self:
@@ -311,7 +316,21 @@ class Engine:
         with self._catalog.reading() as connection:
             if tree is not None:
                 where.check(connection, tree)
-            return details.count(connection, tree)
+            return read.count_satisfying(connection, tree)
+
+    def facets(self, filters: Filters | None = None) -> Facets:
+        """How the images that satisfy filters are spread over months, folders, cameras, tags, formats and places.
+        UsageError for a tag or a folder that is not known."""
+        from mmsearch.facets import FacetCounter
+
+        catalog = self._catalog
+        with catalog.reading():  # makes the collection where it is new
+            pass
+        with self._lock:
+            if self._facets is None:
+                self._facets = FacetCounter(catalog.folder)
+            counter = self._facets
+        return counter.facets(filters or Filters())
 
     def image(self, image: int) -> ImageDetails | None:
         """All that is known about an image: its files, metadata, captions and tags. None for an id that is not known."""
@@ -667,7 +686,7 @@ class Engine:
     def _load(self, name: str) -> Encoder:
         with self._lock:
             if name not in self._encoders:
-                self._encoders[name] = load_encoder(name, device=self._device, precision=self._precision)
+                self._encoders[name] = shared_encoder(name, device=self._device, precision=self._precision)
             return self._encoders[name]
 
     def _view(self, space: SpaceRow) -> View:

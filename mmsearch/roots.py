@@ -82,7 +82,7 @@ def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
     scopes: list[Scope] = []
     for folder in folders:
         known = read.roots(connection)
-        around = [root for root in known if _inside(folder, root.path)]
+        around = [root for root in known if inside(folder, root.path)]
         if around:
             root = max(around, key=lambda one: len(one.path))
             scope = Scope(root, _relative(folder, root.path))
@@ -94,7 +94,7 @@ def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
         else:
             raise _no_folder(folder)
         scopes.append(scope)
-        scopes += [Scope(root, b"") for root in known if root.path != folder and _inside(root.path, folder)]
+        scopes += [Scope(root, b"") for root in known if root.path != folder and inside(root.path, folder)]
     return _without_overlap(scopes)
 
 
@@ -102,7 +102,7 @@ def _without_overlap(scopes: Sequence[Scope]) -> list[Scope]:
     """Each root or subfolder once, in the order named; what a wider scope covers is left out."""
     kept: list[Scope] = []
     for scope in sorted(scopes, key=lambda one: len(one.under)):
-        if not any(one.root.id == scope.root.id and _inside(scope.under, one.under) for one in kept):
+        if not any(one.root.id == scope.root.id and inside(scope.under, one.under) for one in kept):
             kept.append(scope)
     return sorted(kept, key=scopes.index)
 
@@ -112,7 +112,7 @@ def inner_roots(connection: Connection, root: RootRow) -> list[bytes]:
     return [
         _relative(other.path, root.path)
         for other in read.roots(connection)
-        if other.id != root.id and _inside(other.path, root.path)
+        if other.id != root.id and inside(other.path, root.path)
     ]
 
 
@@ -133,7 +133,7 @@ def relocate(catalog: Catalog, old: str | os.PathLike[str], new: str | os.PathLi
                 f"None of the {len(known)} pictures of {old} is in {new}; name the folder they lie in now."
             )
         for other in read.roots(connection):
-            if other.id != root.id and _inside(target, other.path):
+            if other.id != root.id and inside(target, other.path):
                 raise UsageError(f"{new} lies in the root {os.fsdecode(other.path)}; remove that one first.")
         write.set_root(connection, root.id, path=target, device=device_of(target))
         return read.count_files(connection).get(root.id, 0)
@@ -205,7 +205,14 @@ def _named(connection: Connection, path: str | os.PathLike[str]) -> RootRow:
     raise UsageError(f"{path} is not a root of this collection; its roots are: {names}.")
 
 
-def _inside(path: bytes, folder: bytes) -> bool:
+def names(known: Sequence[RootRow]) -> dict[int, str]:
+    """root -> what people call it: the name of the folder, or its whole path where another one has that name."""
+    short = {root.id: os.fsdecode(os.path.basename(root.path.rstrip(b"/"))) for root in known}
+    several = [name for name in short.values() if list(short.values()).count(name) > 1 or not name]
+    return {root.id: os.fsdecode(root.path) if short[root.id] in several else short[root.id] for root in known}
+
+
+def inside(path: bytes, folder: bytes) -> bool:
     """Whether `path` is `folder` or lies below it. Every path lies below b"" and b"/"."""
     return path == folder or not folder or path.startswith(folder.rstrip(b"/") + b"/")
 

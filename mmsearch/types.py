@@ -143,6 +143,47 @@ class ImageDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """How many images have a value: a month (`2024-05`), a camera, a tag, a format."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCount:
+    """How many images lie in a folder or below it. label: the name of its root and the way below it, for people; path:
+    absolute, what `Filters.inside` takes. depth: 0 for a root, 1 for a folder in it, ..."""
+
+    label: str
+    path: Path
+    count: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """How the images that satisfy some filters are spread; `total` is how many there are.
+
+    dates: by month, in order. folders: each before those in it, by name. cameras, tags, formats: the most frequent
+    first. places: how many know where they were taken; points: latitude, longitude and id of them, of at most 2,000
+    evenly chosen ones. What nothing has is left out. without_*: how many do not know it.
+    """
+
+    total: int
+    dates: tuple[Count, ...]
+    folders: tuple[FolderCount, ...]
+    cameras: tuple[Count, ...]
+    tags: tuple[Count, ...]
+    formats: tuple[Count, ...]
+    places: int
+    points: tuple[tuple[float, float, int], ...]
+    without_date: int
+    without_place: int
+    without_camera: int
+
+
+@dataclass(frozen=True, slots=True)
 class FailedFile:
     """A file that could not be indexed, and why (one line)."""
 
