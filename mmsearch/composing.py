@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.encoders import together
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.errors import PictureError, UsageError
 from mmsearch.feedback import rocchio
@@ -146,7 +147,7 @@ def _rows(
     if texts or pictures:
         assert encoder is not None
         if texts:
-            rows[texts] = encoder.encode_texts([terms[number].text or "" for number in texts])
+            rows[texts] = together.encode_texts(encoder, [terms[number].text or "" for number in texts])
         if pictures:
             opened = [_picture_of(terms[number], files, encoder.image_size, limits) for number in pictures]
             rows[pictures] = encoder.encode_images([encoder.prepare(picture) for picture in opened])

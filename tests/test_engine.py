@@ -422,7 +422,7 @@ def test_pictures_are_encoded_by_an_encoder(tmp_path: Path, monkeypatch: pytest.
         asked.append(name)
         return ToyEncoder(name)
 
-    monkeypatch.setattr("mmsearch.engine.load_encoder", load)
+    monkeypatch.setattr("mmsearch.engine.shared_encoder", load)
     with Engine.open(tmp_path / "c") as engine:
         engine.add_vectors(["a"], np.ones((1, 13)), space="own")  # the first, and so the current one
         engine.add("b", solid("red"))

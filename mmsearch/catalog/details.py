@@ -1,20 +1,14 @@
-"""What the catalog knows about one image, for those who look at it; and how many images satisfy filters."""
+"""What the catalog knows about one image, for those who look at it."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from mmsearch.catalog.read import satisfying
 from mmsearch.catalog.tables import caption, file, image, image_tag, picture_text, root, tag
-from mmsearch.filters import Node
 from mmsearch.types import GivenTag, ImageDetails, ImageFile, SourcedCaption
-
-COUNTS_KEPT = 32  # of filters, with each connection
 
 
 def details(connection: Connection, image_id: int) -> ImageDetails | None:
@@ -58,18 +52,3 @@ def _files(connection: Connection, image_id: int) -> tuple[tuple[ImageFile, ...]
         else:
             key = key or os.fsdecode(relative)
     return tuple(sorted(files, key=lambda one: not one.present)), key
-
-
-def count(connection: Connection, filters: Node | None) -> int:
-    """How many images have a present file that satisfies the filters. Kept with the connection for as long as nobody
-    changes the catalog."""
-    version = connection.exec_driver_sql("PRAGMA data_version").scalar()
-    if connection.info.get("counts_version") != version:
-        connection.info["counts_version"], connection.info["counts"] = version, OrderedDict()
-    kept: OrderedDict[Any, int] = connection.info["counts"]
-    if filters not in kept:
-        chosen = satisfying(filters).subquery()
-        kept[filters] = connection.execute(select(func.count(chosen.c.image.distinct()))).scalar_one()
-        while len(kept) > COUNTS_KEPT:
-            kept.popitem(last=False)
-    return kept[filters]

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +107,20 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto") ->
         return _trained(folder, device, precision)
     _check_architecture(name)
     return _open_clip(name, device, precision)
+
+
+_shared: weakref.WeakValueDictionary[tuple[str, str, str, str], Encoder] = weakref.WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def shared_encoder(name: str, *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """As `load_encoder`, but one object, and so one model in memory, for all that use the same weights at a time."""
+    made = load_encoder(name, device=device, precision=precision)
+    try:
+        with _sharing:
+            return _shared.setdefault((name, device, precision, made.space.fingerprint), made)
+    except TypeError:  # a plugin's class without weak references
+        return made
 
 
 def check_device(name: str) -> None:
