@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from mmsearch import __version__
 from mmsearch.engine import Engine
-from mmsearch.server import health, images, page, problems, search, shapes, state
+from mmsearch.server import (
+    duplicates,
+    explore,
+    export,
+    health,
+    images,
+    labels,
+    observing,
+    page,
+    problems,
+    run_endpoints,
+    saved,
+    search,
+    shapes,
+    state,
+    uploads,
+)
 from mmsearch.server.guard import Guard
+from mmsearch.server.observing import Observer
 from mmsearch.server.settings import API, ServerSettings
 
 DESCRIPTION = "Find pictures by meaning. Errors are application/problem+json; `detail` is one line for people."
@@ -24,12 +43,28 @@ def create_app(engines: Mapping[str, Engine], settings: ServerSettings | None = 
         description=DESCRIPTION,
         docs_url=None,  # its page loads third-party scripts
         redoc_url=None,
+        lifespan=_life,
         responses={"4XX": {"model": shapes.Problem}, "5XX": {"model": shapes.Problem}},
     )
     app.state.server = state.make(engines, settings)
     problems.add_to(app)
-    for part in (health, search, images):
+    for part in (health, search, uploads, images, labels, saved, duplicates, explore, export, run_endpoints):
         app.include_router(part.router, prefix=API)
+    app.include_router(observing.router)
     page.add_to(app)
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Observer, metrics=app.state.server.metrics)
     return app
+
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.server.runs.cancel_all()

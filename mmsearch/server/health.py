@@ -36,7 +36,7 @@ async def ready(state: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/collections", response_model=list[shapes.CollectionShape])
+@router.get("/collections", response_model=list[shapes.Served])
 async def collections(state: Shared) -> Response:
     """The collections that are served; `current` is the one that is used where none is named."""
 

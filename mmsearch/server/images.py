@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
 
 from mmsearch import query as queries
 from mmsearch.server import shapes
 from mmsearch.server.originals import file_response
 from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
-from mmsearch.server.replies import below_root, reply
+from mmsearch.server.replies import below_root, reply, unchanged
 from mmsearch.server.search import ImageId, K, Offset, answer
 from mmsearch.server.state import Collection, Served
 from mmsearch.server.thumbnails import MEDIA_TYPE, Size
@@ -54,7 +55,7 @@ async def thumbnail(
     image: ImageId,
     served: Collection,
     request: Request,
-    size: Annotated[Size, Query(description="Most pixels of the shorter side.")] = 320,
+    size: Annotated[Size, BeforeValidator(int), Query(description="Most pixels of the shorter side.")] = 320,
 ) -> Response:
     """The picture in small, upright."""
 
@@ -62,7 +63,7 @@ async def thumbnail(
         details = known(served, image)
         etag = f'"{details.sha256}-{size}"'
         headers = {"ETag": etag, "Cache-Control": _FOREVER}
-        if matches(request.headers.get("if-none-match"), etag):
+        if unchanged(request, etag):
             return Response(status_code=304, headers=headers)
         made = served.state.thumbnails.get(
             served.engine.folder, details.sha256, size, lambda: _content(details, served)
@@ -107,11 +108,6 @@ def known(served: Served, image: int) -> ImageDetails:
     if found is None:
         raise ProblemError(404, f"There is no image #{image} in this collection.")
     return found
-
-
-def matches(asked: str | None, etag: str) -> bool:
-    """If-None-Match against a strong ETag."""
-    return asked is not None and any(one.strip().removeprefix("W/") in (etag, "*") for one in asked.split(","))
 
 
 def _content(details: ImageDetails, served: Served) -> bytes:

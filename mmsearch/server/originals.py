@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
 from mmsearch.server.problems import problem
+from mmsearch.server.replies import unchanged
 
 CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -24,8 +25,7 @@ def file_response(file: BinaryIO, request: Request, media_type: str, headers: Ma
     size = os.fstat(file.fileno()).st_size
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
-    asked = request.headers.get("if-none-match")
-    if asked is not None and any(one.strip().removeprefix("W/") in (etag, "*") for one in asked.split(",")):
+    if unchanged(request, etag):
         file.close()
         return Response(status_code=304, headers=headers)
     first, last, status = 0, size - 1, 200

@@ -7,7 +7,6 @@ only place that picks status codes for them.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,8 +17,6 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from mmsearch.errors import LockError, MissingExtraError, MMSearchError, PictureError, UsageError
-
-_log = logging.getLogger("mmsearch.server")
 
 TYPE = "urn:mmsearch:"
 MEDIA_TYPE = "application/problem+json"
@@ -81,7 +78,3 @@ def add_to(app: FastAPI) -> None:
             405: f"{request.method} is not for {request.url.path[:_VALUE_SHOWN]}.",
         }.get(error.status_code, str(error.detail))
         return problem(error.status_code, detail, headers=error.headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the shape of a handler
-        return problem(500, INTERNAL)

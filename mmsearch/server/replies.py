@@ -19,7 +19,7 @@ from mmsearch.server.state import Served
 _GZIP_ABOVE = 8_000  # bytes
 
 
-def reply(data: Any, request: Request | None = None) -> Response:
+def reply(data: Any, request: Request | None = None, *, status: int = 200) -> Response:
     """request: compress the answer where it is large and whoever asked can read that."""
     body = json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
     headers = {}
@@ -28,7 +28,13 @@ def reply(data: Any, request: Request | None = None) -> Response:
 
         body = gzip.compress(body, 4)
         headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-    return Response(body, headers=headers, media_type="application/json")
+    return Response(body, status, headers, "application/json")
+
+
+def unchanged(request: Request, etag: str) -> bool:
+    """Whether who asks has this version already (If-None-Match)."""
+    known = request.headers.get("if-none-match")
+    return known is not None and any(one.strip().removeprefix("W/") in (etag, "*") for one in known.split(","))
 
 
 def shown(hits: list[dict[str, Any]], served: Served) -> list[dict[str, Any]]:

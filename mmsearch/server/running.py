@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from collections.abc import Mapping
 
 import uvicorn
@@ -11,6 +12,8 @@ import uvicorn
 from mmsearch.engine import Engine
 from mmsearch.errors import UsageError
 from mmsearch.server.app import create_app
+from mmsearch.server.observing import configure_logs
+from mmsearch.server.protocol import PatientProtocol
 from mmsearch.server.settings import ServerSettings
 
 GRACE_SECONDS = 5  # for answers that are under way when the server ends
@@ -51,10 +54,18 @@ def address(listening: socket.socket, settings: ServerSettings) -> str:
 
 def run(engines: Mapping[str, Engine], settings: ServerSettings, listening: socket.socket) -> None:
     """Until SIGINT or SIGTERM, which is raised again afterwards."""
+    configure_logs(as_json=not sys.stderr.isatty())
+    make_server(engines, settings).run(sockets=[listening])
+
+
+def make_server(engines: Mapping[str, Engine], settings: ServerSettings) -> uvicorn.Server:
+    """The server, not yet running."""
+    PatientProtocol.patience_seconds = settings.stall_seconds
     app = create_app(engines, settings)
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http=PatientProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -65,4 +76,4 @@ def run(engines: Mapping[str, Engine], settings: ServerSettings, listening: sock
     )
     server = uvicorn.Server(config)
     app.state.server.stopping = lambda: server.should_exit
-    server.run(sockets=[listening])
+    return server

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from mmsearch import query as queries
+from mmsearch.errors import UsageError
 from mmsearch.filters import Filters
 from mmsearch.query import Match, Sort
 from mmsearch.render import json as shapes_of
 from mmsearch.server.replies import reply, shown
-from mmsearch.server.shapes import LARGEST, LONGEST_TEXT, MOST_HITS, FiltersShape, Found, QueryShape
-from mmsearch.server.state import Collection, Served
+from mmsearch.server.shapes import LARGEST, LONGEST_TEXT, MOST_HITS, FiltersShape, Found, QueryShape, TermShape
+from mmsearch.server.state import Collection, Served, State
 from mmsearch.types import Kind
 
 router = APIRouter(tags=["search"])
@@ -26,7 +27,7 @@ Offset = Annotated[int, Query(ge=0, le=10**9)]
 @router.post("/search", response_model=Found)
 async def search(query: QueryShape, served: Collection) -> Response:
     """The best answers to a query, best first."""
-    return await served.state.workers.run(lambda: answer(served, asked(query)))
+    return await served.state.workers.run(lambda: answer(served, asked(query, served.state)))
 
 
 @router.get("/search", response_model=Found, name="search_by_text")
@@ -58,10 +59,28 @@ async def similar(image: ImageId, served: Collection, k: K = 10) -> Response:
     return await served.state.workers.run(lambda: answer(served, queries.Query((queries.Term(image=image),), k=k)))
 
 
-def asked(shape: QueryShape) -> queries.Query:
-    """A query as it was sent -> one that the engine takes: uploads become pictures. UsageError."""
-    kept = shape.model_dump(exclude_unset=True)
-    return queries.from_json(kept)
+def asked(shape: QueryShape, state: State) -> queries.Query:
+    """A query as it was sent -> one that the engine takes: uploads become pictures. UsageError, ProblemError."""
+    plain = shape.model_dump(exclude={"terms", "filters", "more", "less"})
+    return queries.Query(
+        tuple(_term(one, state) for one in shape.terms),
+        filters=filters_of(shape.filters),
+        more=tuple(shape.more),
+        less=tuple(shape.less),
+        **plain,
+    )
+
+
+def _term(shape: TermShape, state: State) -> queries.Term:
+    if shape.upload is not None and shape.picture is not None:
+        raise UsageError("A term is one text, one picture, one image or one upload; this one has two of them.")
+    return queries.Term(
+        text=shape.text,
+        image=shape.image,
+        picture=shape.picture if shape.upload is None else state.uploads.get(shape.upload),
+        weight=shape.weight,
+        part=None if shape.part is None else tuple(shape.part),  # type: ignore[arg-type]
+    )
 
 
 def filters_of(shape: FiltersShape) -> Filters:

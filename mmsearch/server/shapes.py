@@ -211,10 +211,201 @@ class Status(BaseModel):
     watching: Literal["events", "polling"] | None
 
 
-class CollectionShape(BaseModel):
+class Served(BaseModel):
     name: str
     images: int
     current: bool
 
 
-Tiers = Annotated[list[Tier], Field(min_length=1, max_length=3)]
+class Upload(BaseModel):
+    id: str
+    width: int
+    height: int
+
+
+class Saved(BaseModel):
+    """`query` as POST /search takes it; one that was saved in a shell may name files of the server's machine."""
+
+    name: str
+    query: dict[str, Any]
+
+
+class Label(BaseModel):
+    label: str
+    score: float
+    probability: float | None
+
+
+class Description(BaseModel):
+    picture: str
+    space: str
+    captions: list[Hit]
+    labels: list[Label]
+    calibration: CalibrationKind | None
+
+
+class TagCount(BaseModel):
+    name: str
+    images: int
+
+
+class Explanation(BaseModel):
+    state: Literal["found", "filtered", "folded", "unlikely", "no match", "not encoded", "failed", "missing", "unknown"]
+    path: str | None
+    id: int | None
+    hit: Hit | None
+    answers: int
+    filtered_by: list[str]
+    reason: str | None
+    relevant: bool | None
+
+
+class Copy(BaseModel):
+    id: int
+    sha256: str
+    path: str | None
+    paths: list[str]
+    key: str | None
+    width: int | None
+    height: int | None
+    size_bytes: int
+    taken_at: datetime | None
+    changed_at: datetime | None
+
+
+class DuplicateGroup(BaseModel):
+    tier: Tier
+    reason: str
+    similarity: float
+    keeper: Copy
+    others: list[Copy]
+
+
+class Duplicates(BaseModel):
+    groups: list[DuplicateGroup]
+    notices: list[str]
+
+
+class Run(BaseModel):
+    """`stage` and `done` of `total` say how far it is; `message` why it waits or failed; `report` what it did."""
+
+    id: int
+    kind: Literal["index", "evaluate", "tag", "map"]
+    collection: str
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    stage: str | None
+    done: int
+    total: int
+    message: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    report: dict[str, Any] | None
+
+
+class CountOf(BaseModel):
+    name: str
+    count: int
+
+
+class MonthCount(BaseModel):
+    month: str
+    count: int
+
+
+class FolderOf(BaseModel):
+    """`prefix` is what the filter `inside` takes; `path` is for people."""
+
+    path: str
+    prefix: str
+    count: int
+    depth: int
+
+
+class Places(BaseModel):
+    """`points`: latitude, longitude and id, of at most 2,000 images, evenly chosen."""
+
+    count: int
+    points: list[tuple[float, float, int]]
+
+
+class Without(BaseModel):
+    date: int
+    place: int
+    camera: int
+
+
+class Facets(BaseModel):
+    total: int
+    dates: list[MonthCount]
+    folders: list[FolderOf]
+    cameras: list[CountOf]
+    tags: list[CountOf]
+    formats: list[CountOf]
+    places: Places
+    without: Without
+
+
+# --- orders -------------------------------------------------------------------------------------------------------
+
+
+class DescribeOrder(Asked):
+    upload: UploadId
+    k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class TagNames(Asked):
+    names: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(min_length=1, max_length=100)]
+
+
+class WhyOrder(Asked):
+    image: Id
+    query: QueryShape
+
+
+class DuplicatesOrder(Asked):
+    tiers: Annotated[list[Tier], Field(min_length=1, max_length=3)] = ["exact", "near"]
+    similarity: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class FacetsOrder(Asked):
+    filters: FiltersShape = FiltersShape()
+
+
+class ExportOrder(Asked):
+    ids: Annotated[list[Id], Field(min_length=1, max_length=2_000)]
+
+
+class IndexOrder(Asked):
+    """Index the collection's folders again, or some folders inside them."""
+
+    kind: Literal["index"]
+    folders: Annotated[list[Text], Field(max_length=100)] = []
+    exclude: Annotated[list[Text], Field(max_length=100)] = []
+    prune: bool = False
+    ocr: bool = False
+
+
+class EvaluateOrder(Asked):
+    """Measure how well the model finds the collection's own pictures; with another one beside it."""
+
+    kind: Literal["evaluate"]
+    rival: Text | None = None
+    source: Literal["captions", "folders"] | None = None
+
+
+class TagOrder(Asked):
+    """Tag images by zero-shot classification: these labels, or common things; these images, or all."""
+
+    kind: Literal["tag"]
+    labels: Annotated[list[Text], Field(min_length=1, max_length=5_000)] | None = None
+    min_probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    images: Annotated[list[Id], Field(min_length=1, max_length=5_000)] | None = None
+
+
+class MapOrder(Asked):
+    """Compute the map of all images anew."""
+
+    kind: Literal["map"]
+
+
+RunOrder = IndexOrder | EvaluateOrder | TagOrder | MapOrder

@@ -9,9 +9,12 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from mmsearch.engine import Engine
+from mmsearch.server.metrics import Metrics
 from mmsearch.server.problems import ProblemError
+from mmsearch.server.runs import Runs
 from mmsearch.server.settings import ServerSettings
 from mmsearch.server.thumbnails import Thumbnails
+from mmsearch.server.upload_store import Uploads
 from mmsearch.server.workers import Workers
 
 SLOW_JOBS = 2  # at a time: they compare everything with everything, and searches go on beside them
@@ -27,6 +30,9 @@ class State:
     workers: Workers
     slow: Workers
     thumbnails: Thumbnails
+    uploads: Uploads
+    runs: Runs
+    metrics: Metrics
     watching: dict[str, str] = field(default_factory=dict)
     stopping: Callable[[], bool] = lambda: False
 
@@ -47,6 +53,9 @@ def make(engines: Mapping[str, Engine], settings: ServerSettings) -> State:
         Workers(settings.workers, settings.request_seconds, "worker"),
         Workers(SLOW_JOBS, settings.request_seconds, "slow"),
         Thumbnails(settings.limits),
+        Uploads(settings.uploads_megabytes * 1e6),
+        Runs(),
+        Metrics(),
     )
 
 
