@@ -120,7 +120,7 @@ def from_folder(folder: Path, split: Path | None) -> tuple[Captioned | Labelled,
     left_out: list[FailedFile] = []
     pictures = folder / "images" if table != folder and (folder / "images").is_dir() else folder
     if split is not None:
-        wanted = _names(split)
+        wanted = names_in(split)
         without = [name for name in wanted if name not in named]
         if len(without) == len(wanted):
             raise UsageError(f"No image that {split} names has a {what} in {table}; it needs one image name a line.")
@@ -180,8 +180,8 @@ def _subfolders(folder: Path) -> list[tuple[str, str]]:
     return [(name, label) for name, label in found if label in enough]
 
 
-def _names(split: Path) -> list[str]:
-    """Non-empty lines, each once."""
+def names_in(split: Path) -> list[str]:
+    """The image names of a split: its non-empty lines, each once. Raises UsageError where there are none."""
     try:
         lines = split.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,29 +19,21 @@ from PIL import Image  # noqa: E402
 from mmsearch.encoders import registry  # noqa: E402
 from mmsearch.encoders.preprocess import squeeze  # noqa: E402
 from mmsearch.encoders.registry import load_encoder  # noqa: E402
-from mmsearch.errors import MMSearchError, UsageError  # noqa: E402
+from mmsearch.errors import MMSearchError  # noqa: E402
 from mmsearch.nn import checkpoint  # noqa: E402
 from mmsearch.nn.dual_encoder import DualEncoder  # noqa: E402
 from mmsearch.training import keeping, material  # noqa: E402
-from mmsearch.training import run as running  # noqa: E402
-from mmsearch.training.beforehand import problems  # noqa: E402
 from mmsearch.training.build import build  # noqa: E402
 from mmsearch.training.cache import FeatureCache  # noqa: E402
-from mmsearch.training.distributed import World  # noqa: E402
-from mmsearch.training.recipe import Recipe, settle  # noqa: E402
+from mmsearch.training.recipe import settle  # noqa: E402
 from mmsearch.training.recipes import RECIPES  # noqa: E402
-from mmsearch.training.run import Report, run  # noqa: E402
+from mmsearch.training.run import run  # noqa: E402
 from mmsearch.training.tokens import Tokens  # noqa: E402
 from tests.conftest import paint  # noqa: E402
-from tests.toy import COLOURS, ToyEncoder  # noqa: E402
+from tests.small_runs import SMALL_TEXT, SMALL_VIT, TINY, colours_with_captions, small_general_set, trained  # noqa: E402
+from tests.toy import ToyEncoder  # noqa: E402
 
 TEXTS = ["a red thing", "two blue and green things far away", "x"]
-SMALL_VIT = {"side": 16, "patch": 8, "width": 16, "depth": 1, "heads": 2}
-SMALL_TEXT = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 12}
-TINY = replace(
-    RECIPES["vit"], image_options=SMALL_VIT, text_options=SMALL_TEXT, width=12, steps=3, batch=12, evaluate_every=2,
-    precision="fp32", ema=0.0,
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -52,16 +43,7 @@ def toy_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 pictures of 8 colours with captions."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = [(colour, seed) for seed in range(5) for colour in COLOURS]
-    for number, (colour, seed) in enumerate(rows):
-        paint(folder / "images" / f"{number:02}.png", colour, seed)
-    with (folder / "captions.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "caption"])
-        writer.writerows((f"{n:02}.png", f"a {colour} thing, number {n}") for n, (colour, _) in enumerate(rows))
-    return folder
+    return colours_with_captions(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -76,10 +58,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DualEncoder]]:
 
     monkeypatch.setattr(keeping, "keep_towers", keep)
     yield made
-
-
-def trained(recipe: Recipe, data: Path, work: Path) -> Report:
-    return run(recipe, [str(data)], work / "m", cache=work / "c")
 
 
 def check_export(folder: Path, encoder: DualEncoder, data: Path, *, tokenizer: str, max_tokens: int) -> None:
@@ -193,43 +171,6 @@ def test_a_locked_image_tower_and_a_text_tower_that_learns(
         assert not any(name.startswith(("embedding", "positions", "norm")) for name in moved)
 
 
-def test_a_tower_that_was_pretrained_is_taken_over_and_used_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = replace(TINY, name="vit-mae", pretrained="mae")
-    given: list[dict[str, torch.Tensor]] = []
-    real = running.build
-
-    def spy(recipe: Recipe, cache: FeatureCache, on_progress: object, begin_with: object) -> object:
-        parts = real(recipe, cache, None, begin_with)  # type: ignore[arg-type]
-        if recipe.name == "vit-mae":
-            given.append({name: value.clone() for name, value in parts.image.state_dict().items()})  # type: ignore[union-attr]
-        return parts
-
-    monkeypatch.setattr(running, "build", spy)
-    trained(recipe, data, tmp_path)
-    made = tmp_path / "m" / "run" / "mae" / "run" / "best.safetensors"
-    learnt, _ = checkpoint.load(made)
-    for name, value in given[0].items():
-        assert torch.equal(value, learnt[f"tower.{name}"]), name
-    random = real(TINY, FeatureCache(tmp_path / "c"), None, {}).image
-    assert random is not None
-    assert not torch.equal(random.state_dict()["class_token"], given[0]["class_token"])
-    written = made.stat().st_mtime_ns
-    trained(recipe, data, tmp_path)
-    assert made.stat().st_mtime_ns == written
-    assert all(torch.equal(value, given[1][name]) for name, value in given[0].items())
-    trained(replace(recipe, steps=2), data, tmp_path)  # other numbers: it is made anew
-    assert made.stat().st_mtime_ns != written
-    written = made.stat().st_mtime_ns
-    other = tmp_path / "other"
-    shutil.copytree(data, other)
-    (other / "images" / "00.png").unlink()
-    trained(replace(recipe, steps=2), other, tmp_path)  # other pictures, too
-    assert made.stat().st_mtime_ns != written
-    assert all(torch.equal(given[-1][name], checkpoint.load(made)[0][f"tower.{name}"]) for name in given[0])
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("distil", ["teacher=toy"]), ("simclr", []), ("moco", []), ("skipgram", []), ("masked-language", [])],
@@ -318,13 +259,7 @@ def tiny_clip(tmp_path: Path) -> str:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A small general set."""
-    for number, colour in enumerate(COLOURS):
-        paint(tmp_path / "elsewhere" / "images" / f"{number}.png", colour, 70, (20, 20))
-        paint(tmp_path / "elsewhere" / "images" / f"{number}b.png", colour, 71, (20, 20))
-    lines = [f"{n}{more}.png,some {colour}{more}\n" for n, colour in enumerate(COLOURS) for more in ("", "b")]
-    (tmp_path / "elsewhere" / "captions.csv").write_text("image,caption\n" + "".join(lines))
-    return tmp_path / "elsewhere"
+    return small_general_set(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("tune", ["lora:4", "full", "last:1"])
@@ -408,117 +343,6 @@ def test_the_base_is_copied_without_what_else_lies_there(data: Path, tmp_path: P
     assert all((tmp_path / "m" / "base" / name).read_bytes() == (FOLDER / name).read_bytes() for name in names)
     lite, made = load_encoder("lite"), load_encoder(str(tmp_path / "m"))
     np.testing.assert_allclose(made.encode_texts(TEXTS), lite.encode_texts(TEXTS), atol=1e-6)
-
-
-# --- beforehand ---------------------------------------------------------------------------------------------------
-
-
-def refused(recipe: Recipe, data: Sequence[str], out: Path, line: str, **more: object) -> None:
-    with pytest.raises(UsageError, match=line) as raised:
-        run(recipe, data, out, cache=out / "cache", **more)  # type: ignore[arg-type]
-    assert "\n" not in str(raised.value)
-
-
-def test_all_that_is_wrong_is_said_at_once_before_anything_is_read(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmsearch.training.examples.read", lambda *_, **__: pytest.fail("read"))
-    monkeypatch.setattr(running, "read_all", lambda *_, **__: pytest.fail("read"))
-    recipe = replace(RECIPES["finetune"], model="lit", caption_split=True)
-    found = problems(recipe, [str(data), "no-such", "x:also-none"], tmp_path / "m", None, processes=2)
-    assert [line.split(";")[0].split(" (")[0] for line in found][:2] == [
-        "no-such cannot be trained on: it is no folder, no .tar file and no collection of that name.",
-        "x:also-none cannot be trained on: it is no folder, no .tar file and no collection of that name.",
-    ]
-    assert "There is no model 'lit'" in found[2]
-    assert "takes one process" in found[3]
-    assert "no use for caption_split" in found[4]
-    assert len(found) == 5
-    refused(
-        recipe, [str(data), "no-such"], tmp_path / "m", "no-such cannot be trained on.*no model 'lit'.*caption_split"
-    )
-    assert not (tmp_path / "m").exists()
-
-
-def test_tuning_the_towers_of_what_is_no_open_clip_model_is_one_line(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPES["finetune"], model="toy", tune="full")
-    refused(recipe, [str(data)], tmp_path / "m", "tune is for models of open_clip .*, not for toy")
-    with pytest.raises(UsageError, match=r"tune is for models of open_clip .*, not for 'lite'"):
-        settle(RECIPES["finetune"], ["tune=full"])
-
-
-def test_a_folder_of_someones_own_is_neither_filled_nor_cleared(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "base").mkdir(parents=True)
-    (tmp_path / "mine" / "base" / "letter.txt").write_text("dear")
-    refused(TINY, [str(data)], tmp_path / "mine", "holds other things than a run of ours; choose a new or empty")
-    assert (tmp_path / "mine" / "base" / "letter.txt").read_text() == "dear"
-    assert [one.name for one in (tmp_path / "mine").iterdir()] == ["base"]
-    (tmp_path / "file").write_text("x")
-    refused(TINY, [str(data)], tmp_path / "file", "file cannot be written to")
-    refused(TINY, [str(data)], tmp_path / "file" / "m", "m cannot be written to")
-
-
-def test_a_folder_of_another_recipe_or_a_damaged_note(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "m" / "run").mkdir(parents=True)
-    note = tmp_path / "m" / "run" / "recipe.json"
-    note.write_text('{"name": "siglip"}')
-    refused(TINY, [str(data)], tmp_path / "m", "m holds a run of the recipe siglip; choose another --out for vit")
-    for damaged in ('{"na', "[]", "{}"):
-        note.write_text(damaged)
-        refused(TINY, [str(data)], tmp_path / "m", "recipe.json is damaged; choose another --out")
-
-
-def test_model_and_out_in_one_folder(data: Path, tmp_path: Path) -> None:
-    from mmsearch.training.build import adapter
-
-    keeping.keep_adapters(tmp_path / "m", ToyEncoder(), adapter(13).encoder, facts={})
-    recipe = replace(RECIPES["finetune"], model=str(tmp_path / "m"))
-    refused(recipe, [str(data)], tmp_path / "m", "cannot be both the model that is fine-tuned and --out")
-
-
-def test_a_general_set_for_towers_and_one_that_cannot_be_read(data: Path, tmp_path: Path) -> None:
-    refused(TINY, [str(data)], tmp_path / "m", "--general is for models that are fine-tuned", general=data)
-    (tmp_path / "empty").mkdir()
-    recipe = replace(RECIPES["finetune"], model="toy")
-    refused(recipe, [str(data)], tmp_path / "m", "empty cannot be evaluated", general=tmp_path / "empty")
-    assert not (tmp_path / "m" / "run" / "round-0").exists()  # before training
-
-
-def test_maps_are_made_in_one_process(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPES["finetune"], model="toy")
-    refused(recipe, [str(data)], tmp_path / "m", "takes one process", world=World(1, 2))
-
-
-def test_fp16_without_a_gpu_is_said_before_reading(data: Path, tmp_path: Path) -> None:
-    refused(replace(TINY, precision="fp16"), [str(data)], tmp_path / "m", "precision=fp16 needs a CUDA device")
-    assert not (tmp_path / "m").exists()
-
-
-def test_too_few_pairs_and_one_caption_for_all(tmp_path: Path) -> None:
-    for number in range(12):
-        paint(tmp_path / "few" / "images" / f"{number}.png", "red", number)
-    table = tmp_path / "few" / "captions.csv"
-    table.write_text("image,caption\n" + "".join(f"{n}.png,the same\n" for n in range(12)))
-    recipe = replace(RECIPES["finetune"], model="toy")
-    refused(recipe, [str(tmp_path / "few")], tmp_path / "m", "have the same caption, 'the same'; it takes two")
-    table.write_text("image,caption\n1.png,one\n2.png,two\n")
-    refused(recipe, [str(tmp_path / "few")], tmp_path / "m", "at least 10 different pictures .* have 2: 2 were found")
-
-
-def test_pictures_that_are_missing_are_listed_and_left_out(data: Path, tmp_path: Path, elsewhere: Path) -> None:
-    folder = tmp_path / "holes"
-    folder.mkdir()
-    (folder / "images").symlink_to(data / "images")
-    (folder / "captions.csv").write_text((data / "captions.csv").read_text() + "lost.png,a lost thing\n")
-    recipe = replace(RECIPES["finetune"], model="toy", steps=2)
-    report = run(recipe, [str(folder)], tmp_path / "m", cache=tmp_path / "c", general=elsewhere)
-    assert [one.path.name for one in report.left_out] == ["lost.png"]
-
-
-def test_a_general_set_that_is_trained_on_is_told(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPES["finetune"], model="toy", steps=1)
-    report = run(recipe, [str(data)], tmp_path / "m", cache=tmp_path / "c", general=data)
-    assert [one for one in report.notices if one.startswith("40 of the 40 pictures of the captions of ")]
 
 
 # --- ends of all kinds --------------------------------------------------------------------------------------------

@@ -273,6 +273,22 @@ def test_equal_captions_and_labels_are_positives_across_sets() -> None:
     assert batch.groups.min() >= -1
 
 
+def test_pictures_without_a_text_where_no_texts_are_read() -> None:
+    said, silent = [unread(one, (f"t {one}",), ("pet",)) for one in range(4)], [unread(one) for one in range(4, 8)]
+    with Batches([(1.0, [*said, *silent])], size=8, seed=0, images=[numbered(8)]) as batches:
+        batch, mark = batches.batch(0), batches.mark
+    for row, one in enumerate(batch.images[:, 0].long().tolist()):
+        content = number(hashlib.sha256(str(one).encode()).hexdigest())
+        assert batch.groups[row].tolist() == [content, *((number(f"t {one}"), number("pet")) if one < 4 else (-1, -1))]
+    together = positives(batch.groups)
+    assert together.sum() == 4 * 4 + 4  # one label for four; each of the others belongs to itself alone
+    with Batches([(1.0, said)], size=4, seed=0) as batches:
+        assert batches.mark != mark
+    for texts in ({"texts": numbered(4)}, {"teacher_texts": numbered(4)}, {"texts": Tokens(TOKENIZER, 5)}):
+        with pytest.raises(UsageError, match="pictures without a text, and texts are to be read"):
+            Batches([(1.0, [*said, *silent])], size=8, seed=0, **texts)
+
+
 def test_a_picture_that_goes_away_is_replaced_by_the_next(tmp_path: Path) -> None:
     some = pictures(tmp_path, 12)
     (tmp_path / "4.png").unlink()

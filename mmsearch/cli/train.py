@@ -51,7 +51,8 @@ def train(
             "--data",
             metavar="DIR",
             help="A folder as for `mmsearch eval`, webdataset shards (.tar), or a collection. Several are mixed, a "
-            "weight may stand before each (0.5:DIR).",
+            "weight may stand before each (0.5:DIR). Recipes that learn from pictures alone, or begin so (vit-mae), "
+            "take pictures without a text, too.",
         ),
     ] = None,
     out: Annotated[

@@ -4,7 +4,8 @@ In: sets of pictures with their weights; where pictures come from (`Pixels`, or 
 texts (`Tokens`, or cached `Rows`). Out: a `Batch` (batch.py) for each step, prepared ahead on a thread while the last
 one is learned from; decoding runs on threads of its own.
 
-Of each picture one text is drawn, of cached rows one view. Several processes draw the same batch, and each makes
+Of each picture one text is drawn, of cached rows one view. Where no texts are read, pictures need none: their groups
+say -1, that they belong with no others. Several processes draw the same batch, and each makes
 only its own part of it, so that together they see what one would.
 """
 
@@ -66,9 +67,11 @@ class Batches:
         self._texts = list(table)
         self._said = [[(table[text], number(label)) for text, label in picture.said] for picture in pictures]
         self._content_numbers = np.array([number(picture.content) for picture in pictures], np.int64)
-        self._text_numbers = np.array([number(plain(text)) for text in self._texts], np.int64)
+        self._text_numbers = np.array([*(number(plain(text)) for text in self._texts), -1], np.int64)  # -1, none: last
         self._images, self._from, self._second = images, texts, second
         self._teacher_images, self._teacher_texts = teacher_images, teacher_texts
+        if (texts is not None or teacher_texts is not None) and not all(self._said):
+            raise UsageError("There are pictures without a text, and texts are to be read; leave those pictures out.")
         _check(len(pictures), len(self._texts), images, texts, teacher_images, teacher_texts)
         share = self._order.size // world
         self._mine = slice(rank * share, (rank + 1) * share)
@@ -91,7 +94,7 @@ class Batches:
     @property
     def mark(self) -> str:
         """Hex, the same for the same pictures with the same texts in the same order."""
-        return hashlib.sha256(self._content_numbers.tobytes() + self._text_numbers.tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self._content_numbers.tobytes() + self._text_numbers[:-1].tobytes()).hexdigest()[:16]
 
     def batch(self, step: int) -> Batch:
         """The rows of this process. step: from 0, in any order; the ones after it are begun."""
@@ -123,7 +126,7 @@ class Batches:
         chance = np.random.default_rng([self._seed, _STEP, step])
         says, views = (draw[self._mine] for draw in chance.random((2, self._order.size)))  # of all processes
         rows, images, second = self._views(step, rows, views)
-        drawn = [self._said[row][int(says[at] * len(self._said[row]))] for at, row in enumerate(rows.tolist())]
+        drawn = [self._one_of(self._said[row], says[at]) for at, row in enumerate(rows.tolist())]
         texts = np.array([text for text, _ in drawn], np.int64)
         labels = np.array([label for _, label in drawn], np.int64)
         words, mask = self._words(texts)
@@ -137,6 +140,11 @@ class Batches:
             teacher_texts=_taken(self._teacher_texts, texts),
             index=torch.from_numpy(rows.copy()),
         )
+
+    @staticmethod
+    def _one_of(said: Sequence[tuple[int, int]], chance: float) -> tuple[int, int]:
+        """(text, label); -1 for none. chance: drawn, 0 to 1."""
+        return said[int(chance * len(said))] if said else (-1, -1)
 
     def _views(
         self, step: int, rows: NDArray[np.int64], views: NDArray[np.float64]

@@ -1,12 +1,14 @@
 """Where supervision comes from: pictures and what is said about them, read from one source.
 
     folder       laid out as for `mmsearch eval`: images/ with captions.csv or captions.txt; labels.csv; a subfolder
-                 for each label. Files train.txt, dev.txt, test.txt in it (one image name a line) are its splits
+                 for each label; with train.txt, dev.txt, test.txt where they are (folders.py)
     shards       webdataset .tar files: one, a folder of them, or a pattern such as `shards/*.tar`
     collection   its name or folder: captions, else tags, else folder names (collected.py)
 
 Every picture is read and decoded once, small, so that what is broken is known before training begins; those of a
 collection were when they were indexed. What cannot be used is listed and left out. Equal files are one picture.
+
+Pictures about which nothing is said are left out, too, but for recipes that learn from pictures alone, or begin so.
 """
 
 from __future__ import annotations
@@ -15,18 +17,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from mmsearch import files, testsets
+from mmsearch import files
 from mmsearch.decode import decode
 from mmsearch.errors import PictureError, UsageError
 from mmsearch.settings import Limits, collection_folder
-from mmsearch.testsets import Captioned, Labelled
-from mmsearch.training import collected, shards
+from mmsearch.training import collected, folders, shards
 from mmsearch.training.ahead import ahead
-from mmsearch.training.picture import Picture, Side, file_bytes, plain
+from mmsearch.training.picture import Picture, Side, Wanted, plain
 from mmsearch.types import FailedFile, Progress
 
 OnProgress = Callable[[Progress], None]
@@ -39,20 +39,23 @@ _SIDES: tuple[Side, ...] = get_args(Side)
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """about: one line for people. pictures: each content once, each with something said about it.
+    """about: one line for people. pictures: each content once, each with something said about it. silent: others, where
+    they are wanted, under each of their names and with those on the sides dev and test, so that copies of what is held
+    out are known.
     left_out: what was named but cannot be used. notices: lines worth showing."""
 
     about: str
     pictures: tuple[Picture, ...]
     left_out: tuple[FailedFile, ...] = ()
     notices: tuple[str, ...] = ()
+    silent: tuple[Picture, ...] = ()
 
 
-def read(source: str | Path, *, on_progress: OnProgress | None = None) -> Supervised:
+def read(source: str | Path, *, wanted: Wanted = "words", on_progress: OnProgress | None = None) -> Supervised:
     """One source of the three kinds. Raises UsageError with everything that is wrong with it, CollectionError."""
     wrong: list[str] = []
     notices: list[str] = []
-    about, found, left_out = _found(source, wrong)
+    about, found, left_out = _found(source, wanted, wrong)
     pictures: list[Picture] = []
     for number, looked_at in enumerate(ahead(_looked_at, found, _WAITING), start=1):
         if isinstance(looked_at, Picture):
@@ -61,35 +64,44 @@ def read(source: str | Path, *, on_progress: OnProgress | None = None) -> Superv
             left_out.append(looked_at)
         if on_progress is not None:
             on_progress(Progress("scanning", number, len(found)))
-    silent = [picture for picture in pictures if not picture.said]
-    left_out += [FailedFile(picture.place, "nothing is said about it: no caption, no label") for picture in silent]
-    kept = _each_once([picture for picture in pictures if picture.said])
-    copies = len(pictures) - len(silent) - len(kept)
+    mute = [picture for picture in pictures if not picture.said]
+    if wanted == "words":
+        left_out += [FailedFile(picture.place, "nothing is said about it: no caption, no label") for picture in mute]
+        pictures, mute = [picture for picture in pictures if picture.said], []
+    kept = _each_once(picture for picture in pictures if picture.said)
+    spoken_of = {picture.content for picture in kept}
+    different = len({picture.content for picture in pictures})
+    silent = [picture for picture in mute if picture.content not in spoken_of]
+    copies = len(pictures) - different
     if copies:
         notices.append(f"Equal files among {about}: {copies:,}; they count once, with all that is said of them.")
     if found:
-        wrong += _too_little(about, kept, len(found), left_out)
+        if wanted == "pictures" or (wanted == "both" and not kept):
+            wrong += _too_few(about, "", different, len(found), left_out)
+        else:
+            wrong += _too_little(about, kept, len(found), left_out)
     if wrong:
         raise UsageError(" ".join(wrong))
-    if all(label.isdecimal() for picture in kept for _, label in picture.said):
+    if kept and wanted != "pictures" and all(label.isdecimal() for picture in kept for _, label in picture.said):
         notices.append(f"{about[:1].upper()}{about[1:]} are numbers; names would tell a text tower what they mean.")
-    return Supervised(about, tuple(kept), tuple(left_out), tuple(notices))
+    return Supervised(about, tuple(kept), tuple(left_out), tuple(notices), tuple(silent))
 
 
-def _found(source: str | Path, wrong: list[str]) -> tuple[str, list[Picture], list[FailedFile]]:
+def _found(source: str | Path, wanted: Wanted, wrong: list[str]) -> tuple[str, list[Picture], list[FailedFile]]:
     """The source by its kind -> one line about it, pictures not yet read, what is left out. Mistakes go to `wrong`."""
     path = Path(source).expanduser()
     try:
         collection = path if path.exists() or not str(source) else collection_folder(str(source))
         if (collection / os.fsdecode(files.CATALOG_FILE)).is_file():
-            return collected.pictures_of(collection.absolute(), LEAST)
+            return collected.pictures_of(collection.absolute(), LEAST, wanted)
         tars = _tars(path)
         if tars:
             found, left_out = shards.pictures_of(tars)
-            what = "captions" if any(picture.captions for picture in found) else "labels"
+            labelled = any(picture.labels for picture in found)
+            what = "captions" if any(picture.captions for picture in found) else "labels" if labelled else "pictures"
             return f"the {what} of {path}", found, left_out
         if path.is_dir():
-            return _folder(path, wrong)
+            return folders.pictures_of(path, wanted, wrong)
         wrong.append(f"{source} cannot be trained on: it is no folder, no .tar file and no collection of that name.")
     except UsageError as error:
         wrong.append(str(error))
@@ -99,7 +111,7 @@ def _found(source: str | Path, wrong: list[str]) -> tuple[str, list[Picture], li
 def _tars(path: Path) -> list[Path]:
     """The shards that a path means: itself, those in a folder without tables, those that match its last part."""
     if path.is_dir():
-        if any((path / name).exists() for name in ("captions.csv", "captions.txt", "labels.csv")):
+        if any((path / name).exists() for name in folders.TABLES):
             return []
         return sorted(one for one in path.iterdir() if _is_tar(one))
     if path.is_file():
@@ -110,48 +122,6 @@ def _tars(path: Path) -> list[Path]:
 def _is_tar(path: Path) -> bool:
     """Compressed ones too, so that they are refused by name."""
     return path.name.lower().endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"))
-
-
-def _folder(folder: Path, wrong: list[str]) -> tuple[str, list[Picture], list[FailedFile]]:
-    whole, left_out = testsets.from_folder(folder, None)
-    sides: dict[Path, Side] = {}
-    twice = 0
-    listed = [side for side in _SIDES if (folder / f"{side}.txt").is_file()]
-    for side in listed:
-        try:
-            part, unknown = testsets.from_folder(folder, folder / f"{side}.txt")
-        except UsageError as error:
-            wrong.append(str(error))
-            continue
-        left_out += unknown
-        twice += sum(path in sides for path in part.pictures)
-        sides |= dict.fromkeys(part.pictures, side)
-    if twice:
-        wrong.append(
-            f"{twice} images stand in more than one of {', '.join(f'{side}.txt' for side in listed)} in {folder}; "
-            "each may stand in one."
-        )
-    images = folder / "images" if (folder / "images").is_dir() else folder
-    pictures = []
-    for path, captions, labels in _said(whole):
-        if "train" in listed and path not in sides:
-            continue  # the folder says what to train on, and this is not it
-        key = path.relative_to(images if images in path.parents else folder).as_posix()
-        pictures.append(Picture(key, path, "", partial(file_bytes, path), captions, labels, sides.get(path)))
-    return whole.about, pictures, left_out
-
-
-def _said(test: Captioned | Labelled) -> Iterable[tuple[Path, tuple[str, ...], tuple[str, ...]]]:
-    """(path, captions, labels) of each picture."""
-    own: list[list[str]] = [[] for _ in test.pictures]
-    if isinstance(test, Captioned):
-        for text, owner in zip(test.texts, test.owners.tolist(), strict=True):
-            own[owner].append(text)
-        return [(path, tuple(dict.fromkeys(said)), ()) for path, said in zip(test.pictures, own, strict=True)]
-    for label, row in zip(test.texts, test.right, strict=True):
-        for picture in row.nonzero()[0].tolist():
-            own[picture].append(label)
-    return [(path, (), tuple(shown)) for path, shown in zip(test.pictures, own, strict=True)]
 
 
 def _looked_at(picture: Picture) -> Picture | FailedFile:
@@ -182,15 +152,20 @@ def _each_once(pictures: Iterable[Picture]) -> list[Picture]:
     return list(once.values())
 
 
+def _too_few(about: str, which: str, kept: int, found: int, left_out: list[FailedFile]) -> list[str]:
+    """One line, where there are."""
+    if kept >= LEAST:
+        return []
+    why = f" (the first, {left_out[0].path}: {left_out[0].error})" if left_out else ""
+    return [
+        f"Training needs at least {LEAST} different pictures{which}; {about} have {kept}: {found:,} were found, "
+        f"{len(left_out):,} left out{why}. Add pictures, or mend those that were left out."
+    ]
+
+
 def _too_little(about: str, kept: list[Picture], found: int, left_out: list[FailedFile]) -> list[str]:
     """What makes a set useless, one line each."""
-    wrong = []
-    why = f" (the first, {left_out[0].path}: {left_out[0].error})" if left_out else ""
-    if len(kept) < LEAST:
-        wrong.append(
-            f"Training needs at least {LEAST} different pictures with a text; {about} have {len(kept)}: {found:,} were "
-            f"found, {len(left_out):,} left out{why}. Add pictures, or mend those that were left out."
-        )
+    wrong = _too_few(about, " with a text", len(kept), found, left_out)
     captions = {plain(text) for picture in kept for text in picture.captions}
     labels = {label for picture in kept for label in picture.labels}
     if len(kept) > 1 and len(captions) == 1 and all(picture.captions for picture in kept):

@@ -25,8 +25,8 @@ from mmsearch.types import FailedFile
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """train: (weight, pictures) of each set. dev: watched while training; test: measured before and after; both of all
-    sets together. about, notices, left_out: for people."""
+    """train: (weight, pictures) of each set; silent: of each set those about which nothing is said. dev: watched while
+    training; test: measured before and after; both of all sets together. about, notices, left_out: for people."""
 
     train: tuple[tuple[float, tuple[Picture, ...]], ...]
     dev: tuple[Picture, ...]
@@ -34,29 +34,44 @@ class Divided:
     about: str
     notices: tuple[str, ...] = ()
     left_out: tuple[FailedFile, ...] = ()
+    silent: tuple[tuple[Picture, ...], ...] = ()
 
     @property
     def pictures(self) -> list[Picture]:
-        """All that is trained on, in the order in which `Batches` counts them."""
+        """All that is trained on and about which something is said."""
         return [picture for _, one in self.train for picture in one]
+
+    def sets(self, recipe: Recipe) -> list[tuple[float, tuple[Picture, ...]]]:
+        """What this recipe, or the one that it begins with, trains on: (weight, pictures) of each set that has some."""
+        silent = self.silent if recipe.pictures_alone else [()] * len(self.train)
+        made = [(weight, (*own, *more)) for (weight, own), more in zip(self.train, silent, strict=True)]
+        return [(weight, pictures) for weight, pictures in made if pictures]
 
 
 def read(data: Sequence[str], recipe: Recipe, on_progress: OnProgress | None) -> Divided:
     """Raises UsageError with all that is wrong with the sets."""
-    sets = read_all(data, on_progress=on_progress)
-    sides = _sides(sets, recipe)
+    sets = read_all(data, wanted=recipe.wanted, on_progress=on_progress)
     supervised = [one.supervised for one in sets]
+    if not recipe.pictures_alone and not any(one.pictures for one in supervised):
+        raise UsageError(
+            f"Nothing, or too little, is said about {'; '.join(one.about for one in supervised)}: {recipe.name} learns "
+            f"from texts as well. Bring captions or labels along, or choose the recipe {recipe.pretrained}."
+        )
+    sides = _sides(sets, recipe)
     noticed = [one.notices for one in supervised] + [one.notices for one in sides]
-    if not recipe.caption_split:  # that has no test side, and a warning of its own
+    if silent := sum(len(one.silent) for one in sides):
+        noticed.append((f"{silent:,} pictures without a text took part in pre-training.",))
+    if not (recipe.caption_split or recipe.pictures_alone):  # that has no test side, and a warning of its own
         flattered = [one.about for one, side in zip(supervised, sides, strict=True) if side.dev and not side.test]
         noticed.append(tuple(map(_flattered, flattered)))
     return Divided(
         tuple((one.weight, side.train) for one, side in zip(sets, sides, strict=True)),
         _all(side.dev for side in sides),
         _all(side.test or side.dev for side in sides),
-        "; ".join(one.about for one in supervised),
+        "; ".join(one.about for one in supervised if one.pictures),
         tuple(line for lines in noticed for line in lines),
         tuple(failed for one in supervised for failed in one.left_out),
+        tuple(one.silent for one in sides),
     )
 
 
@@ -66,7 +81,9 @@ def _sides(sets: Sequence[Weighted], recipe: Recipe) -> list[Sides]:
             raise UsageError("caption_split divides one set; name one --data.")
         return [by_caption(sets[0].supervised, seed=recipe.seed)]
     half = recipe.held_out / 2
-    return by_picture([one.supervised for one in sets], dev=half, test=half, seed=recipe.seed)
+    return by_picture(
+        [one.supervised for one in sets], dev=half, test=half, seed=recipe.seed, measured=not recipe.pictures_alone
+    )
 
 
 def _flattered(about: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from mmsearch.errors import UsageError
 from mmsearch.query import text_term
 from mmsearch.training.examples import OnProgress, Supervised, read
+from mmsearch.training.picture import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,16 @@ class Weighted:
     supervised: Supervised
 
 
-def read_all(written: Sequence[str], *, on_progress: OnProgress | None = None) -> list[Weighted]:
+def read_all(
+    written: Sequence[str], *, wanted: Wanted = "words", on_progress: OnProgress | None = None
+) -> list[Weighted]:
     """All sets. Raises UsageError with the mistakes of all of them, CollectionError."""
     sets: list[Weighted] = []
     wrong: list[str] = []
     for one in written:
         try:
             weight, source = weighted(one)
-            sets.append(Weighted(weight, read(source, on_progress=on_progress)))
+            sets.append(Weighted(weight, read(source, wanted=wanted, on_progress=on_progress)))
         except UsageError as error:
             wrong.append(str(error))
     if not written:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Side = Literal["train", "dev", "test"]
 
+# What a recipe learns from: pictures about which something is said; before that also others, to pre-train on; or all
+# pictures alike, whatever is said.
+Wanted = Literal["words", "both", "pictures"]
+
 PROMPTS = 3  # sentences beside the bare label: "a photo of an apple"
 
 # What programs append to the name of a copy: `a (1).jpg`, `a copy 2.jpg`, `a-edited.jpg`, `a-1024x768.jpg`, `a@2x.png`.

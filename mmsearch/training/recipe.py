@@ -16,10 +16,13 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.nn.towers import IMAGE_TOWERS, Kind, check_tower
+
+if TYPE_CHECKING:
+    from mmsearch.training.picture import Wanted
 
 Setting = int | float | str | bool
 Learning = Literal["contrastive", "momentum", "two_views", "masked_image", "data2vec", "masked_language", "skipgram"]
@@ -88,6 +91,18 @@ class Recipe:
     patience: int = 0
     checkpoint_every: int = 100
     seed: int = 0
+
+    @property
+    def pictures_alone(self) -> bool:
+        """Whether it reads no texts, so that nothing need be said about its pictures."""
+        return _ONE_TOWER.get(self.learner, ("", ""))[0] == "image"
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which pictures it learns from, the recipe that it begins with included."""
+        if self.pictures_alone:
+            return "pictures"
+        return "both" if _PRETRAINED.get(self.pretrained, ("", ""))[0] == "image" else "words"
 
 
 _FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "pretrained")

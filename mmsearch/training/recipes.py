@@ -176,7 +176,8 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="simclr",
-        good_for="what pictures alone teach: two views of one picture find each other; `vit-simclr` goes on from it",
+        good_for="what pictures alone teach, no texts needed: two views of one picture find each other; `vit-simclr` "
+        "goes on from it",
         text="",
         learner="two_views",
         objective="ntxent",
@@ -185,7 +186,8 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="mae",
-        good_for="what pictures alone teach: the image tower paints what was hidden; `vit-mae` goes on from it",
+        good_for="what pictures alone teach, no texts needed: the image tower paints what was hidden; `vit-mae` goes "
+        "on from it",
         text="",
         learner="masked_image",
         objective="mae",
@@ -193,7 +195,8 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="data2vec",
-        good_for="what pictures alone teach: hidden patches are predicted as the model's own average sees them",
+        good_for="what pictures alone teach, no texts needed: hidden patches are predicted as the model's own average "
+        "sees them",
         text="",
         learner="data2vec",
         objective="data2vec",
@@ -209,7 +212,8 @@ RECIPES: dict[str, Recipe] = _recipes(
     replace(
         _SCRATCH,
         name="vit-mae",
-        good_for="few pairs and many pictures: `vit` from the image tower that `mae` pre-trained",
+        good_for="few pairs and many pictures: `vit` from the image tower that `mae` pre-trained on all of them, those "
+        "without a text too",
         pretrained="mae",
     ),
     replace(

@@ -172,10 +172,11 @@ def _watched(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _batches(recipe: Recipe, divided: Divided, source: Source, world: World) -> Batches:
-    pictures = divided.pictures
+    sets = divided.sets(recipe)
+    pictures = [picture for _, one in sets for picture in one]
     teacher = teacher_of(recipe)
     return Batches(
-        divided.train,
+        sets,
         size=recipe.batch,
         seed=recipe.seed,
         images=source.train_images(pictures, recipe),

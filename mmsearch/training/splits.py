@@ -7,13 +7,16 @@ says what is on neither: where one of the two is missing, that side is taken fro
 
 Dividing captions instead, as parts of the literature do, leaves every picture on both sides: what is then measured is
 also what was learnt by heart (`by_caption`).
+
+Pictures about which nothing is said cannot be measured on: all of them may be pre-trained on, but for copies of what is
+held out.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from mmsearch.errors import UsageError
@@ -22,22 +25,27 @@ from mmsearch.training.picture import Picture
 
 LEAST_HELD_OUT = 20  # pictures, or a quarter of a small set: R@10 among fewer says nothing
 MOST_COPIES = 8
+_HELD_OUT = ("dev", "test")
 CAPTIONS_HELD_OUT = 0.2  # the share of the literature's caption-level split
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
     """train: learned from. dev: watched while training, and chosen by. test: measured once, at the end; may be empty.
-    notices: lines worth showing."""
+    silent: pre-trained on. notices: lines worth showing."""
 
     train: tuple[Picture, ...]
     dev: tuple[Picture, ...]
     test: tuple[Picture, ...]
     notices: tuple[str, ...] = ()
+    silent: tuple[Picture, ...] = ()
 
 
-def by_picture(sets: Sequence[Supervised], *, dev: float = 0.1, test: float = 0.1, seed: int = 0) -> list[Sides]:
+def by_picture(
+    sets: Sequence[Supervised], *, dev: float = 0.1, test: float = 0.1, seed: int = 0, measured: bool = True
+) -> list[Sides]:
     """The sides of each set; what is held out in one set is trained on in none. dev, test: shares, 0 to 0.5.
+    measured: whether something must be held out.
 
     Where a set brings a dev.txt or test.txt, that side is its own; what it does not name is divided.
     Raises UsageError for shares that leave nothing, and for a set of which nothing is left to train on.
@@ -47,21 +55,28 @@ def by_picture(sets: Sequence[Supervised], *, dev: float = 0.1, test: float = 0.
     divided = [_divide(one.pictures, dev, test, seed) for one in sets]
     tested = {picture.content for sides in divided for picture in sides.test}
     held = tested | {picture.content for sides in divided for picture in sides.dev}
+    held |= {picture.content for one in sets for picture in one.silent if picture.split in _HELD_OUT}
+    spoken_of = {picture.content for one in sets for picture in one.pictures}
     made = []
     for one, sides in zip(sets, divided, strict=True):
         train = tuple(picture for picture in sides.train if picture.content not in held)
         watched = tuple(picture for picture in sides.dev if picture.content not in tested)
-        lost = len(sides.train) - len(train)
-        notices = (
-            (f"{lost:,} pictures of {one.about} are held out in another set, and not trained on.",) if lost else ()
-        )
-        if not train or (dev and not watched):
+        silent = _no_copies(one, held)
+        notices = []
+        if lost := len(sides.train) - len(train):
+            notices.append(f"{lost:,} pictures of {one.about} are held out in another set, and not trained on.")
+        if copies := len({picture.content for picture in one.silent if picture.split not in _HELD_OUT}) - len(silent):
+            notices.append(f"{copies:,} pictures without a text are copies of held-out ones, and not trained on.")
+        silent = tuple(picture for picture in silent if picture.content not in spoken_of)
+        enough = train and (watched or not dev) if one.pictures and measured else train or silent
+        if not enough:
+            count = len({picture.content for picture in (*one.pictures, *one.silent)})
             raise UsageError(
-                f"The {len(one.pictures):,} pictures of {one.about} cannot be divided: {len(train):,} are left to "
-                f"train on, {len(watched):,} to choose by, {len(sides.test):,} to measure on; add pictures, or name "
-                "others in dev.txt and test.txt."
+                f"The {count:,} pictures of {one.about} cannot be divided: "
+                f"{len(train) + len(silent):,} are left to train on, {len(watched):,} to choose by, "
+                f"{len(sides.test):,} to measure on; add pictures, or name others in dev.txt and test.txt."
             )
-        made.append(Sides(train, watched, sides.test, notices))
+        made.append(Sides(train, watched, sides.test, tuple(notices), silent))
     return made
 
 
@@ -83,7 +98,18 @@ def by_caption(whole: Supervised, *, seed: int = 0) -> Sides:
         f"Captions are divided, not pictures: {seen:,} of {len(dev):,} held-out pictures are trained on with other "
         "captions, so the figures are better than those of new pictures would be."
     )
-    return Sides(tuple(train), tuple(dev), (), (warning,))
+    return Sides(tuple(train), tuple(dev), (), (warning,), _no_copies(whole, {picture.content for picture in dev}))
+
+
+def _no_copies(whole: Supervised, held: Collection[str]) -> tuple[Picture, ...]:
+    """Pictures about which nothing is said, each once, without those that are held out (contents) and their copies."""
+    copies = {
+        picture.content
+        for family in _families((*whole.pictures, *whole.silent))
+        if any(picture.content in held for picture in family)
+        for picture in family
+    }
+    return tuple({picture.content: picture for picture in whole.silent if picture.content not in copies}.values())
 
 
 def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> Sides:
