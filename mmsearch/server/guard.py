@@ -113,17 +113,16 @@ class Guard:
         token = self.settings.token
         if token is None or scope["path"] in _OPEN or scope["method"] == "OPTIONS":  # preflights carry no token
             return None
+        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        brought = [value for name, value in asked if name == "token"]
+        if scope["path"].startswith("/assets/") or (scope["path"] == "/" and not brought):
+            return None  # the page itself says nothing of the collection, and asks for the token
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _same(given.strip(), token):
             return None
         if _same(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), _cookie_of(token)):
             return None
-        asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if (
-            scope["path"] == "/"
-            and scope["method"] == "GET"
-            and any(name == "token" and _same(value, token) for name, value in asked)
-        ):
+        if scope["path"] == "/" and scope["method"] == "GET" and any(_same(value, token) for value in brought):
             rest = urlencode([(name, value) for name, value in asked if name != "token"])
             entered = RedirectResponse(f"/?{rest}" if rest else "/", 303, {"Cache-Control": "no-store"})
             entered.set_cookie(COOKIE, _cookie_of(token), httponly=True, samesite="strict", max_age=86_400 * 365)
