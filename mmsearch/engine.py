@@ -64,12 +64,13 @@ if TYPE_CHECKING:
     from PIL import Image
     from sqlalchemy import Connection
 
+    from mmsearch.catalog.columns import ColumnReader
     from mmsearch.comparing import Comparison
     from mmsearch.describing import Description
     from mmsearch.evaluation import Evaluation, Side
     from mmsearch.explaining import Explanation
-    from mmsearch.facets import FacetCounter
     from mmsearch.labels import Labels
+    from mmsearch.mapping import LabelImages, Map, MapKeeper
     from mmsearch.reading_text import TextReader
     from mmsearch.tagging import TagReport
 
@@ -86,7 +87,8 @@ class Engine:
         self._lock = RLock()
         self._encoders: dict[str, Encoder] = {}
         self._views: dict[int, View] = {}
-        self._facets: FacetCounter | None = None
+        self._column_reader: ColumnReader | None = None
+        self._map_keeper: MapKeeper | None = None
 
     @classmethod
     def open(
@@ -129,8 +131,8 @@ class Engine:
             for view in self._views.values():
                 view.close()
             self._views.clear()
-            if self._facets is not None:
-                self._facets.close()
+            if self._column_reader is not None:
+                self._column_reader.close()
             self._opened.close()
 
     def __enter__(self) -> Self:
@@ -321,19 +323,55 @@ class Engine:
     def facets(self, filters: Filters | None = None) -> Facets:
         """How the images that satisfy filters are spread over months, folders, cameras, tags, formats and places.
         UsageError for a tag or a folder that is not known."""
-        from mmsearch.facets import FacetCounter
+        from mmsearch.facets import facets
 
-        catalog = self._catalog
-        with catalog.reading():  # makes the collection where it is new
-            pass
-        with self._lock:
-            if self._facets is None:
-                self._facets = FacetCounter(catalog.folder)
-            counter = self._facets
-        return counter.facets(filters or Filters())
+        return facets(self._columns(), filters or Filters())
+
+    def map(
+        self,
+        *,
+        build: bool = True,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> Map | None:
+        """A place for each image, those that look alike near each other, with words where they are at home.
+
+        Made when it is first asked for (100,000 images: minutes), kept beside the index, and made again when a tenth of
+        the images changed; until then new ones stand among their nearest neighbours. With openTSNE (the extra `map`)
+        by t-SNE, without by principal components, which tell less; `method` says so. Equal vectors give equal maps.
+        build: make it where it is missing; else None is the answer. cancel: set it from another thread; the answer is
+        None, too. So it is for a collection without images, or one that changed much while its map was made.
+
+        Raises SpaceNotFoundError.
+        """
+        with self._catalog.reading() as connection:
+            space = self._asked_space(read.spaces(connection))
+        if space is None:
+            return None
+        keeper = self._maps()
+        found = keeper.read(space)
+        if found is None and build:
+            report = on_progress or (lambda _: None)
+            keeper.build(space, self._label_images(space, report), report, cancel or Event())
+            found = keeper.read(space)
+        return found
+
+    def _label_images(self, space: SpaceRow, on_progress: Callable[[Progress], None]) -> LabelImages:
+        """Words for the map, where no tags give them and the encoder can."""
+        from mmsearch.mapping import zero_shot
+
+        if space.fingerprint.startswith(read.GIVEN) or self.tags():
+            return lambda _: ()
+        try:
+            encoder = self._encoder_of(space)
+        except (ModelError, MissingExtraError):
+            return lambda _: ()
+        with self._catalog.reading() as connection:
+            calibration = self._view(space).calibration(connection, encoder)
+        return zero_shot(self._catalog, space, encoder, calibration, on_progress)
 
     def image(self, image: int) -> ImageDetails | None:
-        """All that is known about an image: its files, metadata, captions and tags. None for an id that is not known."""
+        """All that is known about an image: its files, metadata, captions and tags. None for an unknown id."""
         with self._catalog.reading() as connection:
             return details.details(connection, image)
 
@@ -606,6 +644,26 @@ class Engine:
 
         given = None if self._model is None or isinstance(self._model, str) else self._model
         return checkup.check(self.folder, given)
+
+    def _columns(self) -> ColumnReader:
+        from mmsearch.catalog.columns import ColumnReader
+
+        catalog = self._catalog
+        with catalog.reading():  # makes the collection where it is new
+            pass
+        with self._lock:
+            if self._column_reader is None:
+                self._column_reader = ColumnReader(catalog.folder)
+            return self._column_reader
+
+    def _maps(self) -> MapKeeper:
+        from mmsearch.mapping import MapKeeper
+
+        reader = self._columns()
+        with self._lock:
+            if self._map_keeper is None:
+                self._map_keeper = MapKeeper(self._catalog, reader)
+            return self._map_keeper
 
     # --- encoders and spaces --------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,7 @@ from sqlalchemy import Connection
 
 from mmsearch import roots
 from mmsearch.catalog import read, where
-from mmsearch.catalog.catalog import Catalog
-from mmsearch.catalog.columns import Coded, Columns, columns, matching_files
+from mmsearch.catalog.columns import Coded, ColumnReader, Columns, columns, matching_files
 from mmsearch.catalog.memory import remember
 from mmsearch.filters import Filters, Node
 from mmsearch.types import Count, Facets, FolderCount
@@ -27,24 +25,13 @@ MOST_POINTS = 2000  # as many as a map of them can show
 KEPT = 32  # facets of filters, for a state of the catalog
 
 
-class FacetCounter:
-    """Counts, and keeps what it counted until the catalog changes. It has a catalog of its own, asked by one thread at
-    a time, so that there is one connection and all of this is kept once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._catalog = Catalog(folder, create=False)
-        self._lock = Lock()
-
-    def close(self) -> None:
-        self._catalog.close()
-
-    def facets(self, filters: Filters) -> Facets:
-        """See `Engine.facets`."""
-        tree = filters.tree()
-        with self._lock, self._catalog.reading() as connection:
-            if tree is not None:
-                where.check(connection, tree)
-            return remember(connection, "facets", tree, lambda: _count(connection, tree), KEPT)
+def facets(reader: ColumnReader, filters: Filters) -> Facets:
+    """See `Engine.facets`. Kept until the catalog changes."""
+    tree = filters.tree()
+    with reader.reading() as connection:
+        if tree is not None:
+            where.check(connection, tree)
+        return remember(connection, "facets", tree, lambda: _count(connection, tree), KEPT)
 
 
 def _count(connection: Connection, filters: Node | None) -> Facets:

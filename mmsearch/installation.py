@@ -67,7 +67,21 @@ EXTRAS = {
     ),
     "heif": Extra("HEIC and HEIF pictures, as phones take them", {"pillow-heif": "pillow_heif"}, light=True),
     "ocr": Extra("text inside pictures", {"rapidocr": "rapidocr"}, light=True),
+    "map": Extra("maps of collections by t-SNE", {"openTSNE": "openTSNE"}),
     "plots": Extra("plots in reports", {"matplotlib": "matplotlib"}, light=True),
+    "serve": Extra(
+        "search in the browser and over HTTP",
+        {
+            "fastapi": "fastapi",
+            "httpx2": "httpx2",
+            "limits": "limits",
+            "prometheus-client": "prometheus_client",
+            "python-json-logger": "pythonjsonlogger",
+            "python-multipart": "python_multipart",
+            "uvicorn": "uvicorn",
+        },
+    ),
+    "watch": Extra("folders followed without delay", {"watchfiles": "watchfiles"}, light=True),
 }
 
 

@@ -137,7 +137,7 @@ def tag(
         encoder,
         labels,
         calibration,
-        lambda vectors: _best_hits(catalog, space, vectors, on_progress),
+        lambda vectors: best_hits(catalog, space, vectors, on_progress),
         len(everything),
         on_progress,
     )
@@ -170,7 +170,7 @@ def tag(
     )
 
 
-def _best_hits(
+def best_hits(
     catalog: Catalog, space: SpaceRow, labels: NDArray[np.float32], on_progress: Callable[[Progress], None]
 ) -> NDArray[np.float32]:
     """Vectors of labels (n, d) -> (n, m, d) rows of the best hits of each in the whole collection, best first: a label

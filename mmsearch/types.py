@@ -196,7 +196,7 @@ class Progress:
     """What an index run is doing. `done` of `total` files; total is 0 while it is not known yet.
 
     stage: waiting (another run holds the collection; `message` says who), scanning, encoding, captions, reading (text
-    inside pictures), building, calibrating, tagging, comparing; training, where the files are steps.
+    inside pictures), building, calibrating, tagging, comparing, mapping; training, where the files are steps.
     """
 
     stage: Literal[
@@ -210,6 +210,7 @@ class Progress:
         "tagging",
         "comparing",
         "training",
+        "mapping",
     ]
     done: int = 0
     total: int = 0

@@ -42,7 +42,7 @@ __all__ = ["catalog"]  # a fixture
 
 
 def counted(connection: Connection, filters: Node | None) -> Facets:
-    """As `FacetCounter` does, in a transaction whose own changes nobody announces."""
+    """As `facets` does, in a transaction whose own changes nobody announces."""
     for name in ("columns", "folders", "facets"):
         connection.info.pop(name, None)
     return facets._count(connection, filters)

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "tagging",
             "duplicates",
         ),
-        *("labels", "describing", "facets", "mapping", "watching"),
+        *("labels", "describing", "facets", "projecting", "mapping", "watching"),
         *("adding", "verifying", "installation", "checkup", "testsets", "judging", "evaluation", "comparing"),
     ),
     ("engine",),

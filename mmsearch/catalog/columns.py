@@ -6,14 +6,18 @@ milliseconds. Only files that are present are in here, and only images that have
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Result, Text, func, select, type_coerce
 
+from mmsearch.catalog.catalog import Catalog
 from mmsearch.catalog.memory import remember
 from mmsearch.catalog.read import satisfying
 from mmsearch.catalog.tables import file, image, image_tag, root, tag
@@ -50,6 +54,24 @@ class Columns:
     longitudes: NDArray[np.float64]
     tagged: NDArray[np.int64]
     tags: Coded
+
+
+class ColumnReader:
+    """A catalog of its own for whoever asks for whole columns, one at a time: so there is one connection, and what is
+    kept with it is kept once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._catalog = Catalog(folder, create=False)
+        self._lock = Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only transaction that sees one state of the catalog."""
+        with self._lock, self._catalog.reading() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._catalog.close()
 
 
 def columns(connection: Connection) -> Columns:

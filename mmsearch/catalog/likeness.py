@@ -75,6 +75,14 @@ def present_vectors(
     return np.array(ids, np.int64), rows.reshape(len(ids), dimension)
 
 
+def present_owners(connection: Connection, space_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(vectors (n,) ascending, their images (n,)) of those that have a present file."""
+    query = select(vector.c.id, vector.c.owner).join(image, image.c.id == vector.c.owner)
+    query = query.where(vector.c.space == space_id, vector.c.kind == "images", _present).order_by(vector.c.id)
+    pairs = np.fromiter((value for row in connection.execute(query) for value in row), np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
 def images_to_join(connection: Connection, space_id: int) -> list[int]:
     """Images that have a vector and a caption with a vector in the space, but no joint vector there; ascending."""
     joint, of_caption = vector.alias("joint"), vector.alias("of_caption")

@@ -32,6 +32,7 @@ _WORDS = {
     "tagging": "tagging",
     "comparing": "comparing",
     "training": "training",
+    "mapping": "drawing the map",
 }
 
 
