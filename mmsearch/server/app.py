@@ -18,6 +18,7 @@ from mmsearch.server import (
     images,
     labels,
     observing,
+    openapi,
     page,
     problems,
     run_endpoints,
@@ -52,6 +53,7 @@ def create_app(engines: Mapping[str, Engine], settings: ServerSettings | None = 
         app.include_router(part.router, prefix=API)
     app.include_router(observing.router)
     page.add_to(app)
+    openapi.add_to(app)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

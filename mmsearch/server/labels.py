@@ -50,7 +50,7 @@ async def add_tags(image: ImageId, names: shapes.TagNames, served: Collection) -
     return await served.state.workers.run(job)
 
 
-@router.delete("/images/{image}/tags/{name}", response_model=list[shapes.TagOfImage])
+@router.delete("/images/{image}/tags/{name:path}", response_model=list[shapes.TagOfImage])
 async def remove_tag(image: ImageId, name: TagName, served: Collection) -> Response:
     """Take a tag away from an image, whoever gave it. Answers with those that are left."""
 

@@ -21,7 +21,15 @@ _GZIP_ABOVE = 8_000  # bytes
 
 def reply(data: Any, request: Request | None = None, *, status: int = 200) -> Response:
     """request: compress the answer where it is large and whoever asked can read that."""
-    body = json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+    return packed(to_bytes(data), request, status=status)
+
+
+def to_bytes(data: Any) -> bytes:
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+
+
+def packed(body: bytes, request: Request | None, *, status: int = 200) -> Response:
+    """An answer that is JSON already."""
     headers = {}
     if request is not None and len(body) > _GZIP_ABOVE and "gzip" in request.headers.get("accept-encoding", ""):
         import gzip

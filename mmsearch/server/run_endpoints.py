@@ -92,6 +92,7 @@ def start_run(served: Served, order: shapes.RunOrder) -> Run:
         shapes.IndexOrder: ("index", _index),
         shapes.EvaluateOrder: ("evaluate", _evaluate),
         shapes.TagOrder: ("tag", _tag),
+        shapes.MapOrder: ("map", _map),
     }
     kind, prepare = kinds[type(order)]
     return served.state.runs.start(kind, served.name, prepare(served, order))
@@ -163,6 +164,13 @@ def _tag(served: Served, order: shapes.TagOrder) -> Work:
             for one in data["counts"]:
                 one["examples"] = [below_root(path, roots) for path in one["examples"]]
         return data
+
+    return work
+
+
+def _map(served: Served, order: shapes.MapOrder) -> Work:  # noqa: ARG001 - it has no options
+    def work(run: Run) -> None:
+        served.engine.map(on_progress=run.tell, cancel=run.asked)
 
     return work
 

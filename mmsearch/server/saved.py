@@ -29,7 +29,7 @@ async def all_saved(served: Collection) -> Response:
     return await served.state.workers.run(job)
 
 
-@router.get("/saved/{name}", response_model=shapes.Saved)
+@router.get("/saved/{name:path}", response_model=shapes.Saved)
 async def saved(name: Name, served: Collection) -> Response:
     """One saved query."""
 
@@ -39,7 +39,7 @@ async def saved(name: Name, served: Collection) -> Response:
     return await served.state.workers.run(job)
 
 
-@router.put("/saved/{name}", response_model=shapes.Saved)
+@router.put("/saved/{name:path}", response_model=shapes.Saved)
 async def save(name: Name, query: shapes.QueryShape, served: Collection) -> Response:
     """Keep a query under a name, in place of the one that had it. Uploads are not kept."""
 
@@ -50,7 +50,7 @@ async def save(name: Name, query: shapes.QueryShape, served: Collection) -> Resp
     return await served.state.workers.run(job)
 
 
-@router.delete("/saved/{name}", status_code=204)
+@router.delete("/saved/{name:path}", status_code=204)
 async def forget(name: Name, served: Collection) -> Response:
     """Forget a saved query."""
 

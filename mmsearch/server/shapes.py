@@ -96,6 +96,8 @@ class QueryShape(Asked):
     diverse: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+LocalTime = Annotated[str, Field(description="ISO 8601, by the clock where it was; cameras know no time zones.")]
+
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +119,7 @@ class Hit(BaseModel):
     key: str | None
     probability: float | None
     shares: list[Share]
-    taken_at: datetime | None
+    taken_at: LocalTime | None
     folded: list[Hit]
     width: int | None
     height: int | None
@@ -172,7 +174,7 @@ class Image(BaseModel):
     width: int | None
     height: int | None
     format: str | None
-    taken_at: datetime | None
+    taken_at: LocalTime | None
     camera: str | None
     lens: str | None
     latitude: float | None
@@ -269,8 +271,8 @@ class Copy(BaseModel):
     width: int | None
     height: int | None
     size_bytes: int
-    taken_at: datetime | None
-    changed_at: datetime | None
+    taken_at: LocalTime | None
+    changed_at: LocalTime | None
 
 
 class DuplicateGroup(BaseModel):
@@ -345,6 +347,25 @@ class Facets(BaseModel):
     without: Without
 
 
+class MapWord(BaseModel):
+    text: str
+    x: float
+    y: float
+
+
+class Map(BaseModel):
+    """`ids`, `x` and `y` (0 to 1) belong together. While it is computed, `run` says by which run."""
+
+    state: Literal["ready", "computing", "none"]
+    method: str | None
+    ids: list[int]
+    x: list[float]
+    y: list[float]
+    labels: list[MapWord]
+    run: int | None
+    message: str
+
+
 # --- orders -------------------------------------------------------------------------------------------------------
 
 
@@ -403,7 +424,7 @@ class TagOrder(Asked):
 
 
 class MapOrder(Asked):
-    """Compute the map of all images anew."""
+    """Compute the map of all images, where there is none or too much has changed."""
 
     kind: Literal["map"]
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from mmsearch.engine import Engine
+from mmsearch.mapping import Map
 from mmsearch.server.metrics import Metrics
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.runs import Runs
@@ -22,8 +23,9 @@ SLOW_JOBS = 2  # at a time: they compare everything with everything, and searche
 
 @dataclass(slots=True)
 class State:
-    """engines: name -> open collection, the first one is the usual one. watching: name -> `events` or `polling`.
-    stopping: whether the server is about to end, so that endless answers do."""
+    """engines: name -> open collection, the first one is the usual one. watching: name -> `events` or `polling`. maps:
+    name -> the map that was sent last, and in JSON, which takes a while for 100,000 images. stopping: whether the
+    server is about to end, so that endless answers do."""
 
     engines: Mapping[str, Engine]
     settings: ServerSettings
@@ -33,6 +35,7 @@ class State:
     uploads: Uploads
     runs: Runs
     metrics: Metrics
+    maps: dict[str, tuple[Map, bytes]] = field(default_factory=dict)
     watching: dict[str, str] = field(default_factory=dict)
     stopping: Callable[[], bool] = lambda: False
 
