@@ -6,7 +6,10 @@ import math
 import subprocess
 import sys
 import typing
+from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +21,14 @@ from hypothesis import strategies as st  # noqa: E402
 from mmsearch.errors import MMSearchError, UsageError  # noqa: E402
 from mmsearch.nn.towers import IMAGE_TOWERS, TEXT_TOWERS  # noqa: E402
 from mmsearch.training import recipe as recipes  # noqa: E402
+from mmsearch.training.build import build  # noqa: E402
+from mmsearch.training.cache import FeatureCache  # noqa: E402
+from mmsearch.training.learners import LEARNERS  # noqa: E402
 from mmsearch.training.objectives import OBJECTIVES, objective_class  # noqa: E402
-from mmsearch.training.recipe import Recipe, objective_arguments, settings_of, settle  # noqa: E402
+from mmsearch.training.parts import learner_arguments, objective_arguments  # noqa: E402
+from mmsearch.training.recipe import Learning, Recipe, settings_of, settle  # noqa: E402
 from mmsearch.training.recipes import RECIPES, recipe_named  # noqa: E402
-from tests.test_learners import LEARNERS, batch, made_by  # noqa: E402
+from tests.test_learners import batch, made_by  # noqa: E402
 
 
 def wrong(name: str, *given: str) -> str:
@@ -44,8 +51,9 @@ def test_every_recipe_stands_as_it_is(name: str) -> None:
     assert set(recipe.options) <= set(objective_arguments(recipe.objective))
 
 
-def test_all_objectives_have_a_recipe() -> None:
+def test_all_objectives_and_learners_have_a_recipe() -> None:
     assert {one.objective for one in RECIPES.values()} == set(OBJECTIVES)
+    assert {one.learner for one in RECIPES.values()} == set(LEARNERS) == set(typing.get_args(Learning))
 
 
 def test_recipes_that_begin_with_another_take_its_tower() -> None:
@@ -65,8 +73,8 @@ def test_a_learner_goes_with_an_objective_exactly_where_they_run_together(learne
             runs = bool((kind(8) if objective == "momentum" else kind())(outputs).isfinite())
         except (MMSearchError, RuntimeError, IndexError):
             runs = False
-        own = recipes._OWN_OBJECTIVE.get(learner)
-        allowed = objective == own or (own is None and objective not in recipes._OWN_OBJECTIVE.values())
+        own = LEARNERS[learner].objective
+        allowed = objective == own or (not own and objective not in {kind.objective for kind in LEARNERS.values()})
         if allowed:
             assert runs, objective
         elif learner in ("masked_image", "masked_language"):
@@ -108,10 +116,41 @@ def test_another_tower_or_objective_does_not_inherit_the_sizes_of_the_last() -> 
     assert settle(RECIPES["vse"], ["objective=vse"]).options == RECIPES["vse"].options
 
 
-def test_options_of_an_objective_do_not_hide_fields() -> None:
+def test_options_hide_no_fields_nor_one_another() -> None:
     names = {one.name for one in fields(Recipe)}
     for objective in OBJECTIVES:
         assert names.isdisjoint(objective_arguments(objective)), objective
+    for learner, kind in LEARNERS.items():
+        own = set(learner_arguments(learner))
+        assert names.isdisjoint(own), learner
+        for objective in [kind.objective] if kind.objective else OBJECTIVES:
+            assert own.isdisjoint(objective_arguments(objective)), learner
+
+
+def test_arguments_of_learners_can_be_set() -> None:
+    assert learner_arguments("contrastive") == {}
+    assert learner_arguments("data2vec") == {"momentum": float, "top_layers": int, "mask_ratio": float}
+    made = settle(RECIPES["mae"], ["mask_ratio=0.5", "decoder_width=32", "decoder_heads=4"])
+    assert made.learner_options == {"mask_ratio": 0.5, "decoder_width": 32, "decoder_heads": 4}
+    assert settle(made, ["decoder_depth=1"]).learner_options == {**made.learner_options, "decoder_depth": 1}
+    assert settings_of(made)["learner_options"] == made.learner_options
+    made = settle(RECIPES["moco"], ["size=99", "momentum=0.9", "alpha=0"])
+    assert (made.options, made.learner_options) == ({"size": 99, "alpha": 0.0}, {"momentum": 0.9})
+    with pytest.raises(UsageError, match=r"no argument of the learner masked_image 'ratio'; did you mean mask_ratio\?"):
+        settle(replace(RECIPES["mae"], learner_options={"ratio": 0.5}), [])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "reads"),
+    [
+        ("mae", ["mask_ratio=0.5", "decoder_depth=1"], lambda made: (made.kept, len(made.decoder.blocks)) == (32, 1)),
+        ("data2vec", ["top_layers=2", "momentum=0.5"], lambda made: (made.top_layers, made.momentum) == (2, 0.5)),
+        ("simclr", ["projection_width=7"], lambda made: made.project[-1].out_features == 7),
+        ("masked-language", ["mask_ratio=0.3"], lambda made: made.mask_ratio == 0.3),
+    ],
+)
+def test_they_reach_the_learner(name: str, settings: list[str], reads: Callable[[Any], bool], tmp_path: Path) -> None:
+    assert reads(build(settle(RECIPES[name], settings), FeatureCache(tmp_path), None, {}).learner)
 
 
 def test_options_are_typed_by_the_constructor() -> None:
@@ -207,6 +246,21 @@ def test_all_mistakes_are_told_together() -> None:
         ("vit", "image.patch=64", ""),
         ("data2vec", "image.depth=2", "data2vec averages the last 3 blocks of the tower: image.depth must be 3"),
         ("vit-data2vec", "image.depth=2", "image.depth must be 3 at least"),
+        ("mae", "mask_ration=0.5", "there is no key 'mask_ration' (did you mean mask_ratio?)"),
+        ("heads", "mask_ratio=0.5", "there is no key 'mask_ratio'"),
+        ("mae", "learner_options=3", "learner_options belongs to the recipe"),
+        ("mae", "mask_ratio=1.5", "mask_ratio must lie between 0 and 1"),
+        ("mae", "mask_ratio=much", "mask_ratio='much': it must be a number"),
+        ("mae", "mask_ratio=0.999", "mask_ratio=0.999 hides 64 of 64 patches"),
+        ("data2vec", "mask_ratio=0", "mask_ratio=0.0 hides 0 of 64 patches"),
+        ("mae", "decoder_heads=5", "decoder_width 96 is not a multiple of decoder_heads 5"),
+        ("mae", "decoder_depth=0", "decoder_depth must be above 0"),
+        ("mae", "decoder_width=9.5", "decoder_width='9.5': it must be a whole number"),
+        ("data2vec", "top_layers=5", "data2vec averages the last 5 blocks of the tower: image.depth must be 5"),
+        ("data2vec", "top_layers=4", ""),
+        ("moco", "momentum=1.1", "momentum must lie between 0 and 1"),
+        ("simclr", "projection_width=0", "projection_width must be above 0"),
+        ("masked-language", "mask_ratio=-1", "mask_ratio must lie between 0 and 1"),
         ("simclr", "patience=2", "patience is for recipes that are evaluated while they train"),
         ("mae", "patience=2", "patience is for recipes that are evaluated while they train"),
         ("masked-language", "text=words", "the learner masked_language trains the text tower transformer"),
@@ -255,7 +309,10 @@ _SIZES = sorted(
     {f"image.{size}" for kind in IMAGE_TOWERS.values() for size in kind.sizes}
     | {f"text.{size}" for kind in TEXT_TOWERS.values() for size in kind.sizes}
 )
-_KEYS = [*(one.name for one in fields(Recipe)), *_SIZES, "margin", "negatives", "temperature", "size", "alpha", ""]
+_KEYS = [
+    *(one.name for one in fields(Recipe)), *_SIZES, "margin", "negatives", "temperature", "size", "alpha", "mask_ratio",
+    "decoder_heads", "top_layers", "momentum", "projection_width", "",
+]  # fmt: skip
 _VALUES = st.one_of(
     st.integers(-3, 300).map(str),
     st.floats().map(str),
@@ -283,5 +340,10 @@ def test_any_settings_give_a_sound_recipe_or_one_line(name: str, given: list[tup
         if hints[key] in (int, float, bool, str):
             assert type(value) is hints[key] or (hints[key] is float and type(value) is int), key
         assert not isinstance(value, float) or math.isfinite(value)
-    for value in (*made.options.values(), *made.image_options.values(), *made.text_options.values()):
+    for value in (
+        *made.options.values(),
+        *made.learner_options.values(),
+        *made.image_options.values(),
+        *made.text_options.values(),
+    ):
         assert not isinstance(value, float) or math.isfinite(value)

@@ -62,6 +62,12 @@ def same(one: Batch, two: Batch) -> bool:
     return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
 
 
+def rows_of(batch: Batch, some: list[Picture]) -> list[int]:
+    """Which of these (different) pictures each row of a batch is."""
+    rows = {number(picture.content): row for row, picture in enumerate(some)}
+    return [rows[content] for content in batch.groups[:, 0].tolist()]
+
+
 # --- the order --------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +203,7 @@ def test_two_processes_see_what_one_would(tmp_path: Path) -> None:
     ):
         for step in (0, 4):
             one, parts = whole.batch(step), (left.batch(step), right.batch(step))
-            for name in ("groups", "images", "second", "index"):
+            for name in ("groups", "images", "second"):
                 assert torch.equal(getattr(one, name), torch.cat([getattr(part, name) for part in parts])), name
             wide = [
                 torch.nn.functional.pad(part.texts, (0, one.texts.shape[1] - part.texts.shape[1])) for part in parts
@@ -217,7 +223,7 @@ def test_texts_are_drawn_cut_and_padded(tmp_path: Path) -> None:
             batch = batches.batch(step)
             assert batch.images is None
             assert batch.mask.sum(1).max() == batch.mask.shape[1] <= 7
-            for row, picture in enumerate(batch.index.tolist()):
+            for row, picture in enumerate(rows_of(batch, some)):
                 texts = [t for t in some[picture].captions if number(t) == batch.groups[row, 1].item()]
                 assert len(texts) == 1
                 ids = read.encode(texts[0]).ids
@@ -243,10 +249,10 @@ def test_cached_rows_go_with_their_pictures_and_texts() -> None:
         mirrored = 0
         for step in range(20):
             batch = batches.batch(step)
-            index = batch.index.float()
+            index = torch.tensor(rows_of(batch, some)).float()
             assert torch.equal(batch.images[:, 0] % 100, index)
             said = [texts[int(row)] for row in batch.texts[:, 2]]
-            assert [text in some[row].captions for text, row in zip(said, batch.index.tolist(), strict=True)] == [
+            assert [text in some[row].captions for text, row in zip(said, rows_of(batch, some), strict=True)] == [
                 True
             ] * 10
             assert torch.equal(batch.teacher_images[:, 0], index + 1000)
@@ -259,9 +265,9 @@ def test_cached_rows_go_with_their_pictures_and_texts() -> None:
 def test_equal_captions_and_labels_are_positives_across_sets() -> None:
     first = [unread(0, ("A dog.",)), unread(1, ("a cat",), ("pet",)), unread(2, ("x",))]
     second = [unread(3, ("a DOG",)), unread(4, (), ("pet",)), unread(0, ("y",))]
-    with Batches([(1.0, first), (1.0, second)], size=6, seed=0) as batches:
+    with Batches([(1.0, first), (1.0, second)], size=6, seed=0, images=[numbered(6)]) as batches:
         batch = batches.batch(0)
-    row = {picture: at for at, picture in enumerate(batch.index.tolist())}
+    row = {picture: at for at, picture in enumerate(batch.images[:, 0].long().tolist())}
     assert len(row) == 6
     together = positives(batch.groups)
     wanted = {(0, 3), (1, 4), (0, 5)}  # equal caption, equal label, equal picture
@@ -295,9 +301,9 @@ def test_a_picture_that_goes_away_is_replaced_by_the_next(tmp_path: Path) -> Non
     pixels = Pixels(some, 8, keep_megabytes=0)
     with Batches([(1.0, some)], size=12, seed=0, images=pixels, texts=Tokens(TOKENIZER, 9)) as batches:
         batch = batches.batch(0)
-        assert Counter(batch.index.tolist())[5] == 2
-        assert 4 not in batch.index
-        for at, row in enumerate(batch.index.tolist()):
+        assert Counter(rows_of(batch, some))[5] == 2
+        assert 4 not in rows_of(batch, some)
+        for at, row in enumerate(rows_of(batch, some)):
             np.testing.assert_array_equal(batch.images[at].numpy(), squeeze(some[row].open(8), 8))
             assert batch.groups[at, 1].item() in {number(text) for text in some[row].captions}
         assert ["4.png cannot be read any more (it is not there)" in one for one in batches.notices] == [True]

@@ -66,7 +66,12 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the recipe: steps=400, image.depth=4."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a number of the recipe, its objective, its learner or its towers: steps=400, margin=0.1, "
+            "mask_ratio=0.6, image.depth=4.",
+        ),
     ] = None,
     general: Annotated[
         Path | None,

@@ -17,8 +17,7 @@ from torch import Tensor
 class Batch:
     """n rows. images: (n, side, side, 3) uint8, or (n, w) of a locked tower. second: another view of the same.
     texts: (n, t) int64, or (n, w) of a locked tower; mask (n, t): 1 = token, 0 = padding.
-    teacher_images, teacher_texts: (n, w) vectors of a teacher encoder. groups (n, g): see outputs.py.
-    index (n,): the row of each picture in its set."""
+    teacher_images, teacher_texts: (n, w) vectors of a teacher encoder. groups (n, g): see outputs.py."""
 
     groups: Tensor
     images: Tensor | None = None
@@ -27,7 +26,6 @@ class Batch:
     mask: Tensor | None = None
     teacher_images: Tensor | None = None
     teacher_texts: Tensor | None = None
-    index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.groups)

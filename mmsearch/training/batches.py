@@ -138,7 +138,6 @@ class Batches:
             mask=mask,
             teacher_images=_taken(self._teacher_images, rows),
             teacher_texts=_taken(self._teacher_texts, texts),
-            index=torch.from_numpy(rows.copy()),
         )
 
     @staticmethod

@@ -25,14 +25,9 @@ from mmsearch.nn.towers.tower import Tower
 from mmsearch.nn.tuning import merge, tune
 from mmsearch.training.cache import FeatureCache
 from mmsearch.training.examples import OnProgress
+from mmsearch.training.learners import LEARNERS, learner_class
 from mmsearch.training.learners.contrastive import Contrastive
-from mmsearch.training.learners.data2vec import Data2Vec
 from mmsearch.training.learners.learner import Learner
-from mmsearch.training.learners.masked_image import MaskedImage
-from mmsearch.training.learners.masked_language import MaskedLanguage
-from mmsearch.training.learners.momentum import Momentum
-from mmsearch.training.learners.skipgram import SkipGram
-from mmsearch.training.learners.two_views import TwoViews
 from mmsearch.training.locked import Locked, of_encoder, of_towers
 from mmsearch.training.material import Source
 from mmsearch.training.objectives import objective_class
@@ -124,16 +119,10 @@ def _source(
 
 
 def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: Source) -> Learner:
-    single: dict[str, tuple[type[Any], Tower | None]] = {
-        "masked_image": (MaskedImage, image),
-        "data2vec": (Data2Vec, image),
-        "two_views": (TwoViews, image),
-        "masked_language": (MaskedLanguage, text),
-    }
-    if recipe.learner in single:
-        kind, tower = single[recipe.learner]
-        made: Learner = kind(tower)
-        return made
+    kind = learner_class(recipe.learner)
+    if side := LEARNERS[recipe.learner].side:
+        alone: Learner = kind(image if side == "image" else text, **recipe.learner_options)
+        return alone
     assert image is not None and text is not None  # recipe.py saw to it
     if recipe.model:
         heads: list[nn.Module] = [nn.Identity(), nn.Identity()]
@@ -148,8 +137,7 @@ def _learner(recipe: Recipe, image: Tower | None, text: Tower | None, source: So
     encoder = DualEncoder(
         nn.Identity() if source.cached_images else image, nn.Identity() if source.cached_texts else text, *heads
     )
-    of_both: dict[str, type[Any]] = {"contrastive": Contrastive, "momentum": Momentum, "skipgram": SkipGram}
-    both: Learner = of_both[recipe.learner](encoder)
+    both: Learner = kind(encoder, **recipe.learner_options)
     return both
 
 

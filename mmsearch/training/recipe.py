@@ -3,28 +3,35 @@
 In: a recipe's name and `key=value` settings, as `mmsearch train --set` gives them. Out: a `Recipe`, or one error that
 lists everything that is wrong with the settings, before anything is loaded.
 
-A key is a field of `Recipe`, an argument of the recipe's objective (`margin=0.2`), or a size of one of its own towers
-(`image.depth=4`, `text.width=128`).
+A key is a field of `Recipe`, an argument of the recipe's objective (`margin=0.2`) or learner (`mask_ratio=0.6`), or a
+size of one of its own towers (`image.depth=4`, `text.width=128`).
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmsearch.errors import MMSearchError, UsageError
-from mmsearch.nn.towers import IMAGE_TOWERS, Kind, check_tower
+from mmsearch.nn.towers import IMAGE_TOWERS, check_tower
+from mmsearch.training.learners import LEARNERS
+from mmsearch.training.parts import (
+    Setting,
+    in_use,
+    learner_arguments,
+    objective_arguments,
+    of_learner,
+    of_objective,
+    of_tower,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from mmsearch.training.picture import Wanted
 
-Setting = int | float | str | bool
 Learning = Literal["contrastive", "momentum", "two_views", "masked_image", "data2vec", "masked_language", "skipgram"]
 
 
@@ -39,7 +46,7 @@ class Recipe:
               weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price
               of moving what should stay (objectives/anchored.py), where small maps are trained.
     space     width of the vectors; head: linear (CLIP), deep (on locked towers), the latter with dropout.
-    learning  learner, objective and its options; teacher: an encoder to distil.
+    learning  learner and objective, each with its options; teacher: an encoder to distil.
     data      augment: none, light, strong; caption_split: the literature's leaking split; held_out: share of the
               pictures that is kept for the figures, where the data brings no dev.txt or test.txt.
     steps     batch rows a step, piece of them held in memory at once (0: all), accumulate steps before one update.
@@ -66,6 +73,7 @@ class Recipe:
     dropout: float = 0.5
 
     learner: Learning = "contrastive"
+    learner_options: Mapping[str, Setting] = field(default_factory=dict)
     objective: str = "clip"
     options: Mapping[str, Setting] = field(default_factory=dict)
     teacher: str = ""
@@ -95,7 +103,7 @@ class Recipe:
     @property
     def pictures_alone(self) -> bool:
         """Whether it reads no texts, so that nothing need be said about its pictures."""
-        return _ONE_TOWER.get(self.learner, ("", ""))[0] == "image"
+        return LEARNERS[self.learner].side == "image"
 
     @property
     def wanted(self) -> Wanted:
@@ -105,29 +113,13 @@ class Recipe:
         return "both" if _PRETRAINED.get(self.pretrained, ("", ""))[0] == "image" else "words"
 
 
-_FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "pretrained")
+_FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "learner_options", "pretrained")
 _POSITIVE = ("width", "steps", "batch", "accumulate", "learning_rate", "evaluate_every", "checkpoint_every")
 _SHARES = ("warmup", "ema", "interpolate", "dropout")
 _MODEST = ("learning_rate", "weight_decay")  # beyond, the arithmetic of a step overflows
 _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_weight")
 
-# Learners that make what one objective alone reads; `contrastive` goes with all others.
-_OWN_OBJECTIVE = {
-    "momentum": "momentum",
-    "two_views": "ntxent",
-    "masked_image": "mae",
-    "data2vec": "data2vec",
-    "masked_language": "masked_language",
-    "skipgram": "skipgram",
-}
-# Learners that train one tower alone, and which one; "" is any of that side.
-_ONE_TOWER = {
-    "two_views": ("image", ""),
-    "masked_image": ("image", "vit"),
-    "data2vec": ("image", "vit"),
-    "masked_language": ("text", "transformer"),
-}
-# Of no use to them: there is no shared space, and nothing is evaluated.
+# Of no use to learners that train one tower alone: there is no shared space, and nothing is evaluated.
 _FOR_BOTH = ("width", "head", "dropout", "evaluate_every", "caption_split")
 # Recipes that others begin with, and the tower that they leave behind.
 _PRETRAINED = {
@@ -159,31 +151,24 @@ def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             recipe = replace(recipe, **{options: {}})  # type: ignore[arg-type]
     made = _with_options(replace(recipe, **own), others, wrong)  # type: ignore[arg-type]
     wrong += [*_impossible(made), *_contradictions(made)]
-    if made.learner in _ONE_TOWER and (idle := [key for key in own if key in _FOR_BOTH]):
+    if LEARNERS[made.learner].side and (idle := [key for key in own if key in _FOR_BOTH]):
         wrong.append(f"one tower alone has no use for {', '.join(idle)}")
     if wrong:
         raise UsageError(f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}.")
     return made
 
 
-def objective_arguments(objective: str) -> dict[str, Any]:
-    """What can be set in an objective: name -> type. Raises UsageError for an unknown objective."""
-    from mmsearch.training.objectives import objective_class
-
-    constructor = objective_class(objective).__init__
-    hints = typing.get_type_hints(constructor)
-    names = [name for name in inspect.signature(constructor).parameters if name not in ("self", "width")]
-    return {name: hints[name] for name in names}
-
-
 def _with_options(recipe: Recipe, settings: Mapping[str, str], wrong: list[str]) -> Recipe:
-    """Settings that are no fields: arguments of the objective, sizes of towers. An unknown objective is told later."""
+    """Settings that are no fields: arguments of objective and learner, sizes of towers. An unknown objective is told
+    later."""
     try:
         arguments = objective_arguments(recipe.objective)
     except MMSearchError:
         arguments = {}
+    of_learner = learner_arguments(recipe.learner)
     options: dict[str, dict[str, Setting]] = {
-        "": dict(recipe.options), "image": dict(recipe.image_options), "text": dict(recipe.text_options)
+        "": dict(recipe.options), "learner": dict(recipe.learner_options),
+        "image": dict(recipe.image_options), "text": dict(recipe.text_options),
     }  # fmt: skip
     for key, text in settings.items():
         side, dot, size = key.partition(".")
@@ -191,12 +176,17 @@ def _with_options(recipe: Recipe, settings: Mapping[str, str], wrong: list[str])
             _read_size(side, getattr(recipe, side), size, text, options[side], wrong)
         elif key in arguments:
             _read(key, text, arguments[key], options[""], wrong)
+        elif key in of_learner:
+            _read(key, text, of_learner[key], options["learner"], wrong)
         else:
-            known = [*(name for name in typing.get_type_hints(Recipe) if name not in _FIXED), *arguments]
+            known = [*(name for name in typing.get_type_hints(Recipe) if name not in _FIXED), *arguments, *of_learner]
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(known)}, image.SIZE, text.SIZE"
             wrong.append(f"there is no key {key!r} ({hint})")
-    return replace(recipe, options=options[""], image_options=options["image"], text_options=options["text"])
+    return replace(
+        recipe, options=options[""], learner_options=options["learner"],
+        image_options=options["image"], text_options=options["text"],
+    )  # fmt: skip
 
 
 def _read_size(side: str, tower: str, size: str, text: str, into: dict[str, Setting], wrong: list[str]) -> None:
@@ -248,63 +238,20 @@ def _impossible(recipe: Recipe) -> list[str]:
         counted = how in ("last", "lora") and number.isdecimal() and int(number) > 0
         if not (counted or (not colon and how in ("locked", "full")) or (name == "tune" and not how)):
             wrong.append(f"{name}={getattr(recipe, name)!r}: it must be locked, full, last:N or lora:R")
-    return [*wrong, *_of_objective(recipe), *_of_tower("image", recipe), *_of_tower("text", recipe)]
-
-
-def _of_objective(recipe: Recipe) -> Iterable[str]:
-    """What it says when it is made, of nothing: on torch's device `meta`."""
-    import torch
-
-    from mmsearch.training.objectives import objective_class
-
-    try:
-        kind = objective_class(recipe.objective)
-        sizes: dict[str, Any] = {"width": 1} if "width" in inspect.signature(kind.__init__).parameters else {}
-        with torch.device("meta"):
-            kind(**recipe.options, **sizes)
-    except MMSearchError as error:
-        yield str(error).rstrip(".")
-
-
-def _of_tower(side: str, recipe: Recipe) -> Iterable[str]:
-    """What is wrong with a tower's name, and with each of its sizes."""
-    name: str = getattr(recipe, side)
-    sizes: Mapping[str, Setting] = getattr(recipe, f"{side}_options")
-    if not name:
-        return
-    try:
-        kind, _ = check_tower(side, name, {})
-    except UsageError as error:
-        yield str(error).rstrip(".")
-        return
-    for size, value in sizes.items():
-        try:
-            check_tower(side, name, {size: value})
-        except UsageError as error:
-            yield str(error).rstrip(".")
-            continue
-        if size == "dropout" and not 0 <= float(value) < 1:
-            yield f"{side}.dropout must lie between 0 and 1"
-        elif kind.sizes[size] is int and int(value) < 1:
-            yield f"{side}.{size} must be above 0"
-    for part, whole in (("heads", "width"), ("patch", "side")):
-        if part in kind.sizes:
-            few, many = (_in_use(kind, sizes, one) for one in (part, whole))
-            if isinstance(few, int) and isinstance(many, int) and few > 0 and many % few:
-                yield f"{side}.{whole} {many} is not a multiple of {side}.{part} {few}"
-
-
-def _in_use(kind: Kind, sizes: Mapping[str, Setting], size: str) -> Any:
-    """What was set, else what the tower takes by itself."""
-    module, _, made = kind.place.partition(":")
-    return sizes.get(size, inspect.signature(getattr(import_module(module), made)).parameters[size].default)
+    return [
+        *wrong,
+        *of_objective(recipe.objective, recipe.options),
+        *of_learner(recipe.learner, recipe.learner_options),
+        *of_tower("image", recipe.image, recipe.image_options),
+        *of_tower("text", recipe.text, recipe.text_options),
+    ]
 
 
 def _contradictions(recipe: Recipe) -> list[str]:
     """Fields that do not go together."""
     wrong = [*_of_model(recipe)] if recipe.model else [*_of_towers(recipe)]
-    own = _OWN_OBJECTIVE.get(recipe.learner)
-    if recipe.objective != own and (own or recipe.objective in _OWN_OBJECTIVE.values()):
+    own = LEARNERS[recipe.learner].objective
+    if recipe.objective != own and (own or any(recipe.objective == kind.objective for kind in LEARNERS.values())):
         wrong.append(f"the learner {recipe.learner} does not go with the objective {recipe.objective}")
     adapters = bool(recipe.model) and not recipe.tune
     if recipe.learner == "two_views" and recipe.augment == "none":
@@ -313,7 +260,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
         wrong.append("teacher and the objective distillation need each other")
     if adapters and (recipe.teacher or recipe.augment != "none" or recipe.learner != "contrastive"):
         wrong.append("small maps on the vectors of a model take no teacher, no views and no momentum; set tune=full")
-    if recipe.patience and (adapters or recipe.learner in _ONE_TOWER):
+    if recipe.patience and (adapters or LEARNERS[recipe.learner].side):
         wrong.append("patience is for recipes that are evaluated while they train; this one is not")
     return wrong
 
@@ -325,7 +272,7 @@ def _of_model(recipe: Recipe) -> Iterable[str]:
         yield f"tune is for models of open_clip (ARCHITECTURE/TAG), not for {recipe.model!r}"
     if recipe.tune == "locked":
         yield "tune=locked leaves nothing to train"
-    if recipe.learner in _ONE_TOWER or recipe.learner == "skipgram":
+    if LEARNERS[recipe.learner].side or recipe.learner == "skipgram":
         yield f"the learner {recipe.learner} trains towers of our own, no model"
 
 
@@ -334,8 +281,8 @@ def _of_towers(recipe: Recipe) -> Iterable[str]:
     hows = {"image": recipe.image_tune, "text": recipe.text_tune}
     if recipe.tune:
         yield "tune is for a model; towers have image_tune and text_tune"
-    if recipe.learner in _ONE_TOWER:
-        side, kind = _ONE_TOWER[recipe.learner]
+    if side := LEARNERS[recipe.learner].side:
+        kind = LEARNERS[recipe.learner].tower
         (other,) = towers.keys() - {side}
         if towers[other]:
             yield f"the learner {recipe.learner} trains the {side} tower alone: set {other}="
@@ -358,13 +305,21 @@ def _of_towers(recipe: Recipe) -> Iterable[str]:
 def _of_hiding(recipe: Recipe) -> Iterable[str]:
     """What learners that hide patches of a `vit` need of it, now or in the recipe that this one begins with."""
     from mmsearch.training.learners.data2vec import TOP_LAYERS
+    from mmsearch.training.learners.hiding import how_many
 
     learners = {recipe.learner, recipe.pretrained}
-    side, patch, depth = (_in_use(IMAGE_TOWERS["vit"], recipe.image_options, one) for one in ("side", "patch", "depth"))
+    side, patch, depth = (in_use(IMAGE_TOWERS["vit"], recipe.image_options, one) for one in ("side", "patch", "depth"))
     if learners & {"masked_image", "mae", "data2vec"} and side == patch:
         yield "patches are hidden, and a picture of one patch has none to spare: set a smaller image.patch"
-    if "data2vec" in learners and isinstance(depth, int) and depth < TOP_LAYERS:
-        yield f"data2vec averages the last {TOP_LAYERS} blocks of the tower: image.depth must be {TOP_LAYERS} at least"
+    ratio = float(recipe.learner_options.get("mask_ratio", -1))
+    if 0 <= ratio <= 1 and side > patch > 0 and not side % patch:
+        try:
+            how_many((side // patch) ** 2, ratio)
+        except UsageError as error:
+            yield str(error).rstrip(".")
+    layers = recipe.learner_options.get("top_layers", TOP_LAYERS)
+    if "data2vec" in learners and isinstance(depth, int) and depth < int(layers):
+        yield f"data2vec averages the last {layers} blocks of the tower: image.depth must be {layers} at least"
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
