@@ -50,6 +50,16 @@ async function reach(address, request) {
   throw new Refusal(answer.status, problem.detail || problem.title || `The server answered ${answer.status}.`);
 }
 
+/** Why the server does not take a token; "" where it does. */
+export async function refusesToken(token) {
+  try {
+    const answer = await fetch(path("/collections"), { headers: { Authorization: `Bearer ${token}` } });
+    return answer.status === 401 ? "This is not the token." : "";
+  } catch {
+    return "The server does not answer.";
+  }
+}
+
 /** The bytes of an answer, for downloads. */
 export async function fetchBlob(rest, body) {
   const request = { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };

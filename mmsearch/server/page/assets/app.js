@@ -1,7 +1,7 @@
 // The page: its head, which view is open, what reaches the whole window (keys, drops, pastes).
 
 import { current, follow, go, link, useAddress } from "./address.js";
-import { useAnswer } from "./api.js";
+import { refusesToken, useAnswer } from "./api.js";
 import { Dialog, Icon, Notes, Popover, html, say, useMedia } from "./parts.js";
 import { takeIn } from "./pictures.js";
 import { Results } from "./results.js";
@@ -173,15 +173,20 @@ function Drop() {
 }
 
 function Token() {
-  const enter = (event) => {
+  const [wrong, setWrong] = useState("");
+  const enter = async (event) => {
     event.preventDefault();
+    const token = new FormData(event.target).get("token").trim();
+    const refused = await refusesToken(token);
+    if (refused) return setWrong(refused);
     const asked = new URLSearchParams(location.search);
-    asked.set("token", new FormData(event.target).get("token").trim());
-    location.assign(`/?${asked}`); // the server turns it into a cookie
+    asked.set("token", token);
+    return location.replace(`/?${asked}`); // the server turns it into a cookie
   };
   return html`<${Dialog} label="A token is needed" className="small-dialog" onClose=${() => {}}>
     <form onSubmit=${enter}><h2>A token is needed</h2><p class="soft">The terminal in which <code>mmsearch serve</code> was started shows it.</p>
-      <label class="field">Token<input name="token" type="password" autocomplete="off" required autofocus /></label>
+      <label class="field">Token<input name="token" type="password" autocomplete="off" required autofocus aria-describedby="token-wrong" /></label>
+      <p class="wrong" id="token-wrong" role="alert">${wrong}</p>
       <div class="sheet-actions"><button class="button primary">Open</button></div></form><//>`;
 }
 

@@ -113,7 +113,7 @@ async function openFullScreen(hits, index) {
     returnFocus: false,
     escKey: false, // the dialog hears it first
   });
-  const shut = (event) => { event.preventDefault(); event.stopImmediatePropagation(); show.close(); };
+  const shut = (event) => { event.preventDefault(); event.stopImmediatePropagation(); if (show.opener.isOpen) show.close(); else show.on("openingAnimationEnd", () => show.close()); };
   host.addEventListener("cancel", shut, { capture: true });
   show.on("destroy", () => {
     host.removeEventListener("cancel", shut, { capture: true });

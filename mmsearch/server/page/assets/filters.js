@@ -42,7 +42,7 @@ export function Filters({ asked }) {
     <${Group} title="Tag" known=${data.tags.length > 0 || filters.tags}><${Choices} kind="tags" name="tags" all filters=${filters} onChange=${set} /><//>
     <${Group} title="Format" known=${data.formats.length > 1 || filters.format}><${Choices} kind="formats" name="format" filters=${filters} onChange=${set} /><//>
     <${Group} title="Shape and size" known><${Shape} filters=${filters} onChange=${set} /><//>
-    <${Group} title="Known" known closed=${!filters.has && !filters.where}><${Known} filters=${filters} onChange=${set} /><//>`;
+    <${Group} title="What is known" known closed=${!filters.has && !filters.where}><${Known} filters=${filters} onChange=${set} /><//>`;
 }
 
 function Group({ title, known, closed, children }) {

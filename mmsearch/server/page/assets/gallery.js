@@ -107,11 +107,20 @@ function Tile({ at, hit, box, total, active, coarse, hits, likely, selected, mar
   </div>`;
 }
 
+const PATIENCE_MS = [700, 2500]; // before a picture is asked for again: a server may be too busy for a moment
+
 function Thumb({ hit, box }) {
   const [failed, fail] = useState(false);
+  const tries = useRef(0);
+  const missed = ({ target }) => {
+    const wait = PATIENCE_MS[tries.current];
+    tries.current += 1;
+    if (wait) setTimeout(() => { if (target.isConnected) target.src = target.src; }, wait);
+    else fail(true);
+  };
   if (failed) return html`<span class="tile-none"><${Icon} name="image-off" size=${24} /><span>No picture</span></span>`;
   return html`<img src=${thumbnail(hit.id, Math.min(box.width, box.height))} width=${Math.round(box.width)} height=${Math.round(box.height)}
-    alt="" decoding="async" draggable=${false} onError=${() => fail(true)} onLoad=${(event) => event.target.classList.add("loaded")} />`;
+    alt="" decoding="async" draggable=${false} onError=${missed} onLoad=${(event) => event.target.classList.add("loaded")} />`;
 }
 
 // --- where things lie ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,18 @@ export function MapView() {
     : html`<${Empty} icon="map-pin" title="No map yet"><p>The map needs pictures. In a shell:</p><pre><code>mmsearch index ~/Pictures</code></pre><//>`}</main>`;
 }
 
+/** The axes mean nothing, only who is near whom: so the longer side of the window gets the longer axis, 0 to 1; the
+ * other one lies around the middle. */
+function spread(map, width, height) {
+  const ratio = Math.max(0.55, Math.min(1.8, (width || 1) / (height || 1)));
+  const [across, down] = ratio > 1 ? [1, 1 / ratio] : [ratio, 1];
+  const x = (value) => 0.5 + (value - 0.5) * across;
+  const y = (value) => 0.5 + (value - 0.5) * down;
+  return [Float32Array.from(map.x, x), Float32Array.from(map.y, y), (map.labels ?? []).map((one) => ({ ...one, x: x(one.x), y: y(one.y) }))];
+}
+
+const whole = (width, height) => ({ x: 0.5, y: 0.5, scale: Math.max(width, height) * 0.86 });
+
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 function Chart({ map }) {
@@ -37,9 +49,9 @@ function Chart({ map }) {
   const { width, height } = useSize(room);
   const [over, setOver] = useState(-1);
   const state = useRef(null); // the view, changed without drawing the page again
-  const xs = useMemo(() => Float32Array.from(map.x), [map]);
-  const ys = useMemo(() => Float32Array.from(map.y), [map]);
-  const buckets = useMemo(() => new Buckets(xs, ys), [map]);
+  const known = width > 0;
+  const [xs, ys, labels] = useMemo(() => spread(map, width, height), [map, known]);
+  const buckets = useMemo(() => new Buckets(xs, ys), [xs]);
   const pictures = useRef(new Map());
   const paint = useRef(() => {});
 
@@ -50,8 +62,7 @@ function Chart({ map }) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
     }
     const brush = painter(points.current, xs, ys);
-    const least = Math.min(width, height) * 0.86;
-    state.current ??= { x: 0.5, y: 0.5, scale: least };
+    state.current ??= whole(width, height);
     let waiting = 0;
     let inks = null;
     const draw = () => {
@@ -60,8 +71,8 @@ function Chart({ map }) {
       const view = state.current;
       const crowd = xs.length / Math.max(1, (view.scale / 900) ** 2);
       brush.draw(view, clamp(9 - Math.log10(crowd + 1) * 1.5, 2.5, 8), [...inks.point, xs.length > 20_000 ? 0.55 : 0.8]);
-      drawTop(top.current, { view, width, height, map, xs, ys, buckets, inks, picture });
-      room.current.dataset.painted = `${brush.kind} ${view.x.toFixed(3)} ${view.y.toFixed(3)} ${view.scale.toFixed(0)}`;
+      drawTop(top.current, { view, width, height, labels, xs, ys, buckets, inks, picture });
+      room.current.dataset.painted = [brush.kind, ...[view.x, view.y, view.scale].map((one) => one.toFixed(4))].join(" ");
     };
     const later = () => { waiting ||= requestAnimationFrame(draw); };
     const picture = (at) => {
@@ -83,10 +94,10 @@ function Chart({ map }) {
       cancelAnimationFrame(waiting);
       quiet();
     };
-  }, [map, width, height]);
+  }, [xs, width, height]);
 
   const bound = (view) => {
-    const least = Math.min(width, height) * 0.6;
+    const least = Math.max(width, height) * 0.5;
     return { x: clamp(view.x, -0.1, 1.1), y: clamp(view.y, -0.1, 1.1), scale: clamp(view.scale, least, least * 400) };
   };
   const look = (view) => {
@@ -127,7 +138,7 @@ function Chart({ map }) {
     ${place && html`<div class="map-card" style=${place} ref=${card}><img src=${thumbnail(map.ids[over], 188)} alt="" /><p>Click to find what is near</p></div>`}
     <p class="map-note">${several(map.ids.length, "picture")}, alike ones near each other</p>
     <div class="map-tools"><${IconButton} icon="plus" label="Zoom in" onClick=${() => zoom(1.6)} /><${IconButton} icon="minus" label="Zoom out" onClick=${() => zoom(1 / 1.6)} />
-      <${IconButton} icon="maximize" label="All of it" onClick=${() => look({ x: 0.5, y: 0.5, scale: Math.min(width, height) * 0.86 })} /></div>
+      <${IconButton} icon="maximize" label="All of it" onClick=${() => look(whole(width, height))} /></div>
   </main>`;
 }
 
@@ -180,7 +191,7 @@ function readInks() {
 }
 
 /** Pictures where there is room for them, and the labels. */
-function drawTop(canvas, { view, width, height, map, xs, ys, buckets, inks, picture }) {
+function drawTop(canvas, { view, width, height, labels, xs, ys, buckets, inks, picture }) {
   const brush = canvas.getContext("2d");
   const ratio = canvas.width / width;
   brush.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -189,7 +200,7 @@ function drawTop(canvas, { view, width, height, map, xs, ys, buckets, inks, pict
   const py = (y) => (y - view.y) * view.scale + height / 2;
   const taken = new Set();
   let drawn = 0;
-  const spacing = xs.length > 5000 && view.scale < Math.min(width, height) * 6 ? Infinity : TILE; // far away, points alone
+  const spacing = xs.length > 5000 && view.scale < Math.max(width, height) * 5 ? Infinity : TILE; // far away, points alone
   if (spacing < Infinity) {
     const [halfX, halfY] = [width / 2 / view.scale, height / 2 / view.scale];
     for (const at of buckets.inside(view.x - halfX, view.y - halfY, view.x + halfX, view.y + halfY)) {
@@ -203,7 +214,7 @@ function drawTop(canvas, { view, width, height, map, xs, ys, buckets, inks, pict
       if (drawn >= MOST_TILES) break;
     }
   }
-  drawLabels(brush, map.labels, px, py, inks);
+  drawLabels(brush, labels, px, (y) => py(y) + (drawn ? TILE / 2 + 6 : 0), inks);
 }
 
 function drawPicture(brush, image, x, y, inks) {
@@ -229,7 +240,7 @@ function drawLabels(brush, labels, px, py, inks) {
   brush.textAlign = "center";
   brush.textBaseline = "middle";
   brush.lineJoin = "round";
-  for (const label of labels ?? []) {
+  for (const label of labels) {
     const [x, y] = [px(label.x), py(label.y)];
     const half = brush.measureText(label.text).width / 2 + 10;
     const box = [x - half, y - 13, x + half, y + 13];

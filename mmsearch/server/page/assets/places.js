@@ -2,9 +2,9 @@
 
 import { IconButton, colour, html, onTheme, useSize } from "./parts.js";
 import { useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { count, several } from "./words.js";
+import { several } from "./words.js";
 
-const HEAP = 18; // px: points nearer than this are one heap
+const HEAP = 22; // px: points nearer than this are one heap
 const KM_ROUND = 40075;
 let land = null; // the outlines of the land, as rings of points in the projection; loaded once
 
@@ -14,8 +14,21 @@ async function loadLand() {
   const topology = await (await fetch("/assets/vendor/land-110m.json")).json();
   const { features } = window.topojson.feature(topology, topology.objects.land);
   land = features.flatMap(({ geometry }) => (geometry.type === "Polygon" ? [geometry.coordinates] : geometry.coordinates))
-    .flatMap((polygon) => polygon.map((ring) => ring.map(([longitude, latitude]) => project(latitude, longitude))));
+    .flatMap((polygon) => polygon.map(unroll));
   return land;
+}
+
+/** A ring of degrees -> the projection, without jumps from one end of the world to the other: it may leave 0 to 1. */
+function unroll(ring) {
+  let turns = 0;
+  const points = ring.map(([longitude, latitude], at) => {
+    const step = at ? longitude - ring[at - 1][0] : 0;
+    if (Math.abs(step) > 180) turns -= Math.sign(step);
+    const [x, y] = project(latitude, longitude);
+    return [x + turns, y];
+  });
+  if (turns) points.push([points.at(-1)[0], 2], [points[0][0], 2]); // Antarctica goes round the pole
+  return points;
 }
 
 /** Degrees -> Mercator, 0 to 1 from west to east and from north to south. */
@@ -46,7 +59,7 @@ export function Places({ points, total, near, onChange }) {
   const [, repaint] = useState(0);
   const drag = useRef(null);
   const placed = points.map(([latitude, longitude]) => project(latitude, longitude));
-  useEffect(() => { loadLand().then(setOutlines); }, []);
+  useEffect(() => { loadLand().then(setOutlines, () => {}); }, []);
   useEffect(() => onTheme(() => repaint((turn) => turn + 1)), []);
   const shown = view ?? (width ? fit(placed, width, height) : null);
   const heaps = shown ? heapUp(placed, shown, width, height) : [];
@@ -115,10 +128,18 @@ function heapUp(placed, view, width, height) {
     cells.get(key).push([x, y, px, py]);
   }
   const mean = (some, at) => some.reduce((sum, one) => sum + one[at], 0) / some.length;
-  return [...cells.values()].map((some) => {
+  const found = [];
+  for (const some of [...cells.values()].sort((one, other) => other.length - one.length)) { // those on a border join
     const [px, py] = [mean(some, 2), mean(some, 3)];
-    const reach = Math.max(...some.map((one) => Math.hypot(one[2] - px, one[3] - py)));
-    return { x: mean(some, 0), y: mean(some, 1), px, py, reach, count: some.length, radius: Math.min(13, 3.5 + Math.sqrt(some.length) * 1.3) };
+    const near = found.find((heap) => Math.hypot(heap.px - px, heap.py - py) < HEAP);
+    if (near) near.members.push(...some);
+    else found.push({ px, py, members: some });
+  }
+  return found.map(({ members }) => {
+    const [px, py] = [mean(members, 2), mean(members, 3)];
+    const reach = Math.max(...members.map((one) => Math.hypot(one[2] - px, one[3] - py)));
+    const radius = members.length === 1 ? 4.5 : 7 + 2.2 * Math.log10(members.length);
+    return { x: mean(members, 0), y: mean(members, 1), px, py, reach, count: members.length, radius };
   });
 }
 
@@ -130,7 +151,9 @@ function paint(canvas, { shown, width, height, outlines, heaps, near }) {
   const at = ([x, y]) => [(x - shown.x) * shown.scale + width / 2, (y - shown.y) * shown.scale + height / 2];
   if (outlines) {
     brush.beginPath();
-    for (const ring of outlines) ring.forEach((point, first) => (first ? brush.lineTo(...at(point)) : brush.moveTo(...at(point))));
+    for (const round of [-1, 0, 1]) {
+      for (const ring of outlines) ring.forEach(([x, y], place) => brush[place ? "lineTo" : "moveTo"](...at([x + round, y])));
+    }
     brush.fillStyle = colour("map-land");
     brush.fill("evenodd");
   }
@@ -146,9 +169,9 @@ function paint(canvas, { shown, width, height, outlines, heaps, near }) {
     brush.strokeStyle = ground;
     brush.lineWidth = 1.5;
     brush.stroke();
-    if (heap.radius >= 8 && heap.count > 9) {
+    if (heap.count > 1) {
       brush.fillStyle = colour("on-accent");
-      brush.fillText(count(heap.count), heap.px, heap.py + 0.5);
+      brush.fillText(heap.count > 999 ? `${Math.round(heap.count / 1000)}k` : `${heap.count}`, heap.px, heap.py + 0.5);
     }
   }
   if (near) {

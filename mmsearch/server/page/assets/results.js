@@ -107,7 +107,7 @@ function Count({ found, listing, find }) {
   else if (!found.error) {
     const total = found.total ?? found.hits.length;
     if (listing) title = several(total, what);
-    else if (found.cut == null) [title, rest] = [several(found.done ? found.hits.length : total, what), "nearest first"];
+    else if (found.cut == null) [title, rest] = [several(found.done ? found.hits.length : total, what), found.hits.length > 1 ? "best first" : ""];
     else {
       const open = found.cut === found.hits.length && !found.done;
       title = found.cut ? `${open ? "At least " : ""}${count(found.cut)} likely ${found.cut === 1 ? "match" : "matches"}` : "No likely match";
@@ -141,7 +141,7 @@ function Options({ asked }) {
   const least = Math.round((asked.min_probability ?? 0) * 100);
   const changed = asked.match !== "vectors" || asked.find !== "images" || asked.min_probability || asked.unique || asked.diverse;
   const captions = asked.find === "captions";
-  return html`<${Popover} label="How to search" className=${`button${changed ? " on" : ""}`} width=${340}
+  return html`<${Popover} label="Options: how to search" className=${`button${changed ? " on" : ""}`} width=${340}
       button=${html`<${Icon} name="sliders-horizontal" size=${16} /><span class="wide-only">Options</span>`}>
     ${() => html`
       <fieldset class="options"><legend>Go by</legend>
