@@ -186,7 +186,7 @@ def test_copies_of_held_out_pictures_are_not_trained_on() -> None:
     }  # fmt: skip
     copies = len(sides.dev) + len(sides.test)
     assert copies >= 40
-    assert sides.notices == (f"{copies:,} pictures without a text are copies of held-out ones, and not trained on.",)
+    assert sides.notices == (f"These: {copies:,} without a text are copies of held-out pictures, and not trained on.",)
 
 
 def test_a_copy_under_two_names_is_known_by_both() -> None:
@@ -195,6 +195,19 @@ def test_a_copy_under_two_names_is_known_by_both() -> None:
     (sides,) = by_picture([Supervised("these", said, silent=silent)], dev=0, test=0)
     assert contents(sides.silent) == contents(silent[10:])
     assert len(sides.silent) == 55
+
+
+def test_what_is_a_copy_in_one_set_is_one_in_all() -> None:
+    said = tuple(picture(one, f"p{one}.jpg", split="test" if one < 5 else None) for one in range(60))
+    near = tuple(silent_one(100 + one, f"p{one} (1).jpg") for one in range(5))
+    other = tuple(silent_one(100 + one, f"x{one}.jpg") for one in range(8))
+    sides = by_picture([Supervised("these", said, silent=near), Supervised("others", (), silent=other)], dev=0, test=0)
+    assert sides[0].silent == ()
+    assert contents(sides[1].silent) == contents(other[5:])
+    assert [line for one in sides for line in one.notices] == [
+        f"{which}: 5 without a text are copies of held-out pictures, and not trained on."
+        for which in ("These", "Others")
+    ]
 
 
 def test_series_are_no_copies() -> None:

@@ -59,7 +59,7 @@ def read(data: Sequence[str], recipe: Recipe, on_progress: OnProgress | None) ->
         )
     sides = _sides(sets, recipe)
     noticed = [one.notices for one in supervised] + [one.notices for one in sides]
-    if silent := sum(len(one.silent) for one in sides):
+    if silent := len({picture.content for one in sides for picture in one.silent}):
         noticed.append((f"{silent:,} pictures without a text took part in pre-training.",))
     if not (recipe.caption_split or recipe.pictures_alone):  # that has no test side, and a warning of its own
         flattered = [one.about for one, side in zip(supervised, sides, strict=True) if side.dev and not side.test]

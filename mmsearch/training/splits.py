@@ -56,18 +56,19 @@ def by_picture(
     tested = {picture.content for sides in divided for picture in sides.test}
     held = tested | {picture.content for sides in divided for picture in sides.dev}
     held |= {picture.content for one in sets for picture in one.silent if picture.split in _HELD_OUT}
+    copies = held.union(*(_copies(one, held) for one in sets))
     spoken_of = {picture.content for one in sets for picture in one.pictures}
     made = []
     for one, sides in zip(sets, divided, strict=True):
         train = tuple(picture for picture in sides.train if picture.content not in held)
         watched = tuple(picture for picture in sides.dev if picture.content not in tested)
-        silent = _no_copies(one, held)
+        silent = _each_once(one.silent, copies | spoken_of)
         notices = []
         if lost := len(sides.train) - len(train):
             notices.append(f"{lost:,} pictures of {one.about} are held out in another set, and not trained on.")
-        if copies := len({picture.content for picture in one.silent if picture.split not in _HELD_OUT}) - len(silent):
-            notices.append(f"{copies:,} pictures without a text are copies of held-out ones, and not trained on.")
-        silent = tuple(picture for picture in silent if picture.content not in spoken_of)
+        if lost := len({picture.content for picture in one.silent if picture.split not in _HELD_OUT} & copies):
+            about = f"{one.about[:1].upper()}{one.about[1:]}"
+            notices.append(f"{about}: {lost:,} without a text are copies of held-out pictures, and not trained on.")
         enough = train and (watched or not dev) if one.pictures and measured else train or silent
         if not enough:
             count = len({picture.content for picture in (*one.pictures, *one.silent)})
@@ -98,18 +99,23 @@ def by_caption(whole: Supervised, *, seed: int = 0) -> Sides:
         f"Captions are divided, not pictures: {seen:,} of {len(dev):,} held-out pictures are trained on with other "
         "captions, so the figures are better than those of new pictures would be."
     )
-    return Sides(tuple(train), tuple(dev), (), (warning,), _no_copies(whole, {picture.content for picture in dev}))
+    copies = _copies(whole, {picture.content for picture in dev})
+    return Sides(tuple(train), tuple(dev), (), (warning,), _each_once(whole.silent, copies))
 
 
-def _no_copies(whole: Supervised, held: Collection[str]) -> tuple[Picture, ...]:
-    """Pictures about which nothing is said, each once, without those that are held out (contents) and their copies."""
-    copies = {
+def _copies(whole: Supervised, held: Collection[str]) -> set[str]:
+    """Contents of a set that are held out, or have the name of one that is, but for what makes copies differ."""
+    return {
         picture.content
         for family in _families((*whole.pictures, *whole.silent))
         if any(picture.content in held for picture in family)
         for picture in family
     }
-    return tuple({picture.content: picture for picture in whole.silent if picture.content not in copies}.values())
+
+
+def _each_once(pictures: Sequence[Picture], without: Collection[str]) -> tuple[Picture, ...]:
+    """without: contents."""
+    return tuple({picture.content: picture for picture in pictures if picture.content not in without}.values())
 
 
 def _divide(pictures: Sequence[Picture], dev: float, test: float, seed: int) -> Sides:
