@@ -190,6 +190,17 @@ class Query:
             raise UsageError(f"Answers are sorted by {self.sort} or made diverse, not both.")
 
 
+def as_query(query: str | Term | Query) -> Query:
+    """A text, a term or a whole query -> a query. UsageError for anything else."""
+    if isinstance(query, str):
+        query = Term(text=query)
+    if isinstance(query, Term):
+        query = Query((query,))
+    if not isinstance(query, Query):
+        raise UsageError(f"A query is a text, a Term or a Query, not {type(query).__name__}.")
+    return query
+
+
 # --- as people write it -------------------------------------------------------------------------------------------
 
 
@@ -267,8 +278,13 @@ def _numbers(part: tuple[float, ...]) -> str:
 
 def to_json(query: Query) -> dict[str, Any]:
     """Everything that is not as usual, in plain JSON values. UsageError where a term has no written form."""
+    return {"terms": [_term_to_json(term) for term in query.terms], **rest_to_json(query)}
+
+
+def rest_to_json(query: Query) -> dict[str, Any]:
+    """The same without the terms."""
     usual = Query(filters=Filters(has=("date",)))
-    kept: dict[str, Any] = {"terms": [_term_to_json(term) for term in query.terms]}
+    kept: dict[str, Any] = {}
     for name in ("find", "k", "offset", "match", "sort", "min_probability", "unique", "diverse"):
         if getattr(query, name) != getattr(usual, name):
             kept[name] = getattr(query, name)

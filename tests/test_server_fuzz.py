@@ -35,6 +35,18 @@ CHECKS = [
 ]
 
 
+def near_what_there_is(case: Any) -> None:
+    """Of ids up to 2^63, nearly none is one."""
+    for name in ("image", "run"):
+        if name in (case.path_parameters or {}):
+            case.path_parameters[name] %= 12
+    if isinstance(case.body, dict):
+        for name in ("image", "ids", "more", "less"):
+            value = case.body.get(name)
+            if value is not None:
+                case.body[name] = [one % 12 for one in value] if isinstance(value, list) else value % 12
+
+
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
 def test_every_endpoint(engine: Engine, images: Path, mode: GenerationMode, monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(url: str, **_: Any) -> bytes:
@@ -63,6 +75,8 @@ def test_every_endpoint(engine: Engine, images: Path, mode: GenerationMode, monk
             )
             @given(case=operation.as_strategy(generation_mode=mode))
             def one(case: Any) -> None:
+                if mode is GenerationMode.POSITIVE:
+                    near_what_there_is(case)
                 answer = case.call(session=session, timeout=30)
                 case.validate_response(answer, checks=CHECKS)
                 assert b"Traceback" not in answer.content

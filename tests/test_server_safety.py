@@ -254,7 +254,7 @@ def test_uploads_have_as_many_pixels_as_files(indexed: Engine) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"<svg/>", b"\x89PNG\r\n\x1a\n" + bytes(50), os.urandom(2000)])
 def test_what_is_no_picture_is_no_upload(server: Running, content: bytes) -> None:
-    assert "cannot be used" in problem(server.http.post(f"{V1}/uploads", content=content), 400)
+    assert "Cannot use the picture" in problem(server.http.post(f"{V1}/uploads", content=content), 400)
 
 
 def test_forms_without_a_picture(server: Running) -> None:

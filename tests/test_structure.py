@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("encoders", "vectors", "catalog", "nn"),
     (
-        *("roots", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
+        *("roots", "following", "refreshing", "captioning", "joining", "reading_text", "calibrating", "indexing"),
         *(
             "arranging",
             "composing",
@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("training",),
     ("render",),
-    ("server",),
+    ("server", "client"),
     ("cli",),
 )
 

@@ -73,6 +73,24 @@ def test_what_waits_is_encoded_together_and_gives_each_its_own() -> None:
         np.testing.assert_array_equal(answer, alone.encode_texts(TEXTS[at : at + 2]))
 
 
+def test_the_same_text_from_many_threads() -> None:
+    encoder = Gated()
+    answers = queued(encoder, "red", [["red"]] * 70)
+    assert [len(batch) for batch in encoder.batches] == [1, 64, 6]
+    for answer in answers:
+        np.testing.assert_array_equal(answer, ToyEncoder().encode_texts(["red"]))  # type: ignore[arg-type]
+
+
+def test_two_that_ask_for_the_same_are_two() -> None:
+    from mmsearch.encoders.together import _batch, _Queue, _Request
+
+    first, second = _Request(["red"]), _Request(["red"])
+    queue = _Queue([first, second])
+    batch = _batch(queue, second)
+    assert batch[0] is second and batch[1] is first and len(batch) == 2
+    assert not queue.waiting
+
+
 def test_a_batch_has_an_end() -> None:
     encoder = Gated()
     queued(encoder, "red", [[f"text {number}"] * 20 for number in range(7)])

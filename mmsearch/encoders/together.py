@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_TEXTS = 64  # of one batch, so that the last to come does not wait for hundreds
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # two that ask for the same texts are two
 class _Request:
     """taken: some batch has it, or had it. answer: None where that batch failed."""
 

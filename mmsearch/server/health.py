@@ -66,4 +66,11 @@ def _status(served: Served) -> dict[str, object]:
         )
         data["failed"] = [{**one, "path": below_root(one["path"], roots)} for one in data["failed"]]
     current = next((space.encoder for space in found.spaces if space.current), None)
-    return {**data, "encoder": current, "version": __version__, "watching": served.state.watching.get(served.name)}
+    files = [root.files for root in found.roots]
+    return {
+        **data,
+        "files": files,
+        "encoder": current,
+        "version": __version__,
+        "watching": served.state.watching.get(served.name),
+    }

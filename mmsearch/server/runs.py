@@ -47,6 +47,7 @@ class Run:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     report: dict[str, Any] | None = None
+    error: str | None = None
     version: int = 0
 
     def tell(self, progress: Progress) -> None:
@@ -77,6 +78,7 @@ class Run:
             "started_at": None if self.started_at is None else self.started_at.isoformat(),
             "ended_at": None if self.ended_at is None else self.ended_at.isoformat(),
             "report": self.report,
+            "error": self.error,
         }
 
 
@@ -150,6 +152,7 @@ class Runs:
             except CancelledError:
                 _end(run, "cancelled")
             except MMSearchError as error:
+                run.error = type(error).__name__
                 _end(run, "failed", str(error))
             except Exception:  # noqa: BLE001 - recorded with the run that failed, whatever it was
                 _log.exception("run %s of %s failed", run.id, run.kind)

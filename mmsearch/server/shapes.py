@@ -198,7 +198,7 @@ class Space(BaseModel):
 
 
 class Status(BaseModel):
-    """What the collection holds."""
+    """What the collection holds. `files`: how many each root has."""
 
     collection: str
     roots: list[str]
@@ -208,6 +208,7 @@ class Status(BaseModel):
     spaces: list[Space]
     missing: int
     away: list[str]
+    files: list[int]
     encoder: str | None
     version: str
     watching: Literal["events", "polling"] | None
@@ -256,10 +257,10 @@ class Explanation(BaseModel):
     path: str | None
     id: int | None
     hit: Hit | None
-    answers: int
+    answers: int | None
     filtered_by: list[str]
     reason: str | None
-    relevant: bool | None
+    relevant: int | None
 
 
 class Copy(BaseModel):
@@ -289,7 +290,8 @@ class Duplicates(BaseModel):
 
 
 class Run(BaseModel):
-    """`stage` and `done` of `total` say how far it is; `message` why it waits or failed; `report` what it did."""
+    """`stage` and `done` of `total` say how far it is; `message` why it waits or failed, `error` as which class of
+    `mmsearch.errors`; `report` what it did."""
 
     id: int
     kind: Literal["index", "evaluate", "tag", "map"]
@@ -302,6 +304,7 @@ class Run(BaseModel):
     started_at: datetime | None
     ended_at: datetime | None
     report: dict[str, Any] | None
+    error: str | None
 
 
 class CountOf(BaseModel):

@@ -76,5 +76,5 @@ def _kept(state: State, data: bytes) -> Response:
     try:
         decoded = decode(data, target=_DECODED_TO, limits=state.settings.limits)
     except PictureError as error:
-        raise PictureError(f"The picture cannot be used: {error}.") from error
+        raise UsageError(f"Cannot use the picture: {error}.") from error
     return reply({"id": state.uploads.put(data), "width": decoded.width, "height": decoded.height})
