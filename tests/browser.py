@@ -267,18 +267,27 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def contexts(browser: Any) -> dict[str, Any]:
+    """Kinds of visitors -> what their browser remembers: tests of a file load pictures once."""
+    return {}
+
+
 @pytest.fixture
-def visit(browser: Any, page_server: str) -> Iterator[Callable[..., Any]]:
-    """visit(path, server=..., expected=..., **context) -> a page in a context of its own, whose complaints fail the
-    test at its end. expected: parts of complaints that the test provokes."""
-    contexts: list[Any] = []
+def visit(browser: Any, page_server: str, contexts: dict[str, Any]) -> Iterator[Callable[..., Any]]:
+    """visit(path, server=..., expected=..., **context) -> a page, whose complaints fail the test at its end.
+    expected: parts of complaints that the test provokes."""
+    pages: list[Any] = []
     heard: list[Complaints] = []
 
     def go(path: str = "/", *, server: str = page_server, expected: tuple[str, ...] = (), **options: Any) -> Any:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
-        context.set_default_timeout(15_000)
-        contexts.append(context)
-        page = context.new_page()
+        options = {"viewport": {"width": 1280, "height": 800}} | options
+        kind = repr(sorted(options.items()))
+        if kind not in contexts:
+            contexts[kind] = browser.new_context(**options)
+            contexts[kind].set_default_timeout(15_000)
+        page = contexts[kind].new_page()
+        pages.append(page)
         complaints = Complaints(server, expected=expected)
         complaints.listen(page)
         heard.append(complaints)
@@ -286,8 +295,8 @@ def visit(browser: Any, page_server: str) -> Iterator[Callable[..., Any]]:
         return page
 
     yield go
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     found = [line for complaints in heard for line in complaints.found]
     if found:
         pytest.fail("the browser complains: " + "; ".join(found))

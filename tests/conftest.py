@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmsearch import Engine
-from tests.browser import browser, page_collection, page_server, visit  # noqa: F401 - fixtures
+from tests.browser import browser, contexts, page_collection, page_server, visit  # noqa: F401 - fixtures
 from tests.toy import COLOURS, ToyEncoder
 
 

@@ -105,6 +105,7 @@ def test_a_part_is_chosen_by_keys_alone(visit: Visit) -> None:
     page = visit("/?q=a+motorcycle")
     opened(page)
     page.keyboard.press("c")
+    page.locator(".crop-frame:focus").wait_for()
     for key in ("ArrowLeft", "ArrowUp", "Shift+ArrowRight"):
         page.keyboard.press(key)
     page.keyboard.press("Enter")

@@ -128,7 +128,7 @@ def test_an_index_run_shows_its_progress_and_failed_files(visit: Visit, page_col
         screenshot(page, "indexing-light-1280")
         page.get_by_role("link", name="mmsearch: all pictures").click()
         says(page, "4 pictures")
-        page.context.close()
+        page.close()
 
 
 def test_an_evaluation_shows_its_figures(visit: Visit, page_collection: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_page_asks_for_the_token(visit: Visit, page_collection: Path) -> Non
         page.reload()
         settled(page)
         page.locator(".tile img.loaded").first.wait_for()
-        page.context.close()
+        page.close()
 
 
 def test_an_empty_collection_says_how_to_begin(visit: Visit, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_empty_collection_says_how_to_begin(visit: Visit, tmp_path: Path) -> 
         page.get_by_role("heading", name="No pictures yet").wait_for()
         page.get_by_role("link", name="Map").click()
         page.get_by_role("heading", name="No map yet").wait_for()
-        page.context.close()
+        page.close()
 
 
 def test_a_server_that_is_gone_is_said_in_one_line(visit: Visit, page_collection: Path) -> None:

@@ -48,11 +48,10 @@ export function Histogram({ dates, after, before, onChange }) {
       onPointerDown=${(event) => { if (event.button === 0) { event.currentTarget.setPointerCapture(event.pointerId); setDrag([at(event), at(event)]); } }}
       onPointerMove=${(event) => drag && setDrag([drag[0], at(event)])}
       onPointerUp=${() => { if (chosen) take(...chosen); setDrag(null); }} onPointerCancel=${() => setDrag(null)}>
-    <svg width=${width} height=${HEIGHT} role="group" aria-label="Pictures by date">
+    <svg width=${width} height=${HEIGHT} role="img" aria-label=${`Pictures by date, ${shown[0].name} to ${shown.at(-1).name}; the fields below choose as well`}>
       ${shown.map((bar, place) => {
         const tall = bar.count ? Math.max(3, (bar.count / highest) * (HEIGHT - 4)) : 1;
-        return html`<g key=${bar.from} class=${inside(bar, place) ? "in" : "out"} role="button" tabindex=${bar.count ? 0 : -1} aria-label=${`${bar.name}: ${count(bar.count)}`}
-            onKeyDown=${(event) => ["Enter", " "].includes(event.key) && (event.preventDefault(), take(place, place))}>
+        return html`<g key=${bar.from} class=${inside(bar, place) ? "in" : "out"}>
           <title>${bar.name}: ${count(bar.count)}</title>
           <rect class="hit" x=${place * step} width=${step} height=${HEIGHT} />
           <rect class="column" x=${place * step + Math.min(1, step / 6)} width=${Math.max(1, step - Math.min(2, step / 3))} y=${HEIGHT - tall} height=${tall} rx=${Math.min(2, step / 4)} /></g>`;

@@ -8,8 +8,9 @@ import { Buckets, painter } from "./points.js";
 import { useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { several } from "./words.js";
 
-const TILE = 76; // px: the room of a picture on the map
+const TILE = 112; // px: the most room of a picture on the map
 const MOST_TILES = 240;
+const MOST_IN_VIEW = 4000; // points in the window, up to which some become pictures
 const ASK_AGAIN_MS = 700;
 
 export function MapView() {
@@ -81,7 +82,7 @@ function Chart({ map }) {
       if (!image) {
         image = new Image();
         image.onload = later;
-        image.src = thumbnail(id, TILE);
+        image.src = thumbnail(id, 96);
         pictures.current.set(id, image);
         if (pictures.current.size > 2000) pictures.current.delete(pictures.current.keys().next().value);
       }
@@ -114,7 +115,7 @@ function Chart({ map }) {
   useGestures(top, { look, zoom, state });
   const at = (px, py) => {
     const view = state.current;
-    return buckets.nearest(view.x + (px - width / 2) / view.scale, view.y + (py - height / 2) / view.scale, TILE / 2 / view.scale);
+    return buckets.nearest(view.x + (px - width / 2) / view.scale, view.y + (py - height / 2) / view.scale, 36 / view.scale);
   };
   const search = (place) => place >= 0 && searchWith({ image: map.ids[place] }, { alone: true });
   const keys = (event) => {
@@ -198,27 +199,48 @@ function drawTop(canvas, { view, width, height, labels, xs, ys, buckets, inks, p
   brush.clearRect(0, 0, width, height);
   const px = (x) => (x - view.x) * view.scale + width / 2;
   const py = (y) => (y - view.y) * view.scale + height / 2;
-  const taken = new Set();
+  const [halfX, halfY] = [width / 2 / view.scale, height / 2 / view.scale];
+  const inView = [];
+  for (const at of buckets.inside(view.x - halfX, view.y - halfY, view.x + halfX, view.y + halfY)) {
+    if (inView.push(at) > MOST_IN_VIEW) break;
+  }
+  const tile = clamp(Math.sqrt((width * height) / (inView.length + 1)) * 0.85, 56, TILE);
   let drawn = 0;
-  const spacing = xs.length > 5000 && view.scale < Math.max(width, height) * 5 ? Infinity : TILE; // far away, points alone
-  if (spacing < Infinity) {
-    const [halfX, halfY] = [width / 2 / view.scale, height / 2 / view.scale];
-    for (const at of buckets.inside(view.x - halfX, view.y - halfY, view.x + halfX, view.y + halfY)) {
-      // Cells hang on the map, not on the window, so that pictures stay while it moves.
-      const [column, row] = [Math.floor((xs[at] * view.scale) / (TILE * 0.72)), Math.floor((ys[at] * view.scale) / (TILE * 0.72))];
-      if ([-1, 0, 1].some((dx) => [-1, 0, 1].some((dy) => taken.has(`${column + dx},${row + dy}`)))) continue;
-      taken.add(`${column},${row}`);
+  if (inView.length <= MOST_IN_VIEW) { // far away, points alone
+    const taken = new Map();
+    for (const at of inView.sort((one, other) => lot(one) - lot(other))) {
+      const [x, y] = [px(xs[at]), py(ys[at])];
+      if (!takes(taken, x, y, tile)) continue;
       const image = picture(at);
-      if (image) drawPicture(brush, image, px(xs[at]), py(ys[at]), inks);
+      if (image) drawPicture(brush, image, x, y, tile * 0.92, inks);
       drawn += 1;
       if (drawn >= MOST_TILES) break;
     }
   }
-  drawLabels(brush, labels, px, (y) => py(y) + (drawn ? TILE / 2 + 6 : 0), inks);
+  drawLabels(brush, labels, px, (y) => py(y) + (drawn ? tile / 2 + 4 : 0), inks);
 }
 
-function drawPicture(brush, image, x, y, inks) {
-  const scale = TILE * 0.9 / Math.max(image.naturalWidth, image.naturalHeight);
+/** The same order of preference wherever the map is: pictures stay while it moves. */
+const lot = (at) => Math.imul(at + 1, 2654435761) >>> 0;
+
+/** Takes the room around a place, where none nearer than 0.8 tiles was taken. taken: cell -> places in it. */
+function takes(taken, x, y, tile) {
+  const [column, row] = [Math.floor(x / tile), Math.floor(y / tile)];
+  for (let dx = -1; dx <= 1; dx += 1) {
+    for (let dy = -1; dy <= 1; dy += 1) {
+      for (const other of taken.get(`${column + dx},${row + dy}`) ?? []) {
+        if (Math.hypot(other[0] - x, other[1] - y) < tile * 0.8) return false;
+      }
+    }
+  }
+  const key = `${column},${row}`;
+  if (taken.has(key)) taken.get(key).push([x, y]);
+  else taken.set(key, [[x, y]]);
+  return true;
+}
+
+function drawPicture(brush, image, x, y, side, inks) {
+  const scale = side / Math.max(image.naturalWidth, image.naturalHeight);
   const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
   brush.save();
   brush.beginPath();
