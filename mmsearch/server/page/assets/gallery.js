@@ -95,7 +95,7 @@ function Tile({ at, hit, box, total, active, coarse, hits, likely, selected, mar
       <${Thumb} hit=${hit} box=${box} />
       ${hit.caption && html`<span class="tile-caption">${hit.caption}</span>`}
       <span class="tile-name">${name}</span>
-      ${hit.probability != null && html`<span class="badge">${percent(hit.probability)}</span>`}
+      ${hit.probability != null && html`<span class="badge" title="How likely it is what you look for">${percent(hit.probability)}</span>`}
       ${hit.folded?.length > 0 && html`<span class="badge badge-folded"><${Icon} name="layers" size=${12} />${hit.folded.length + 1}</span>`}
     </a>
     <button type="button" class="tile-select" role="checkbox" aria-checked=${selected} aria-label=${`Select ${name}`} title="Select  (x)" tabindex=${tab}
