@@ -68,6 +68,8 @@ def test_labels_and_folders_too_small_to_be_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_any_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"at least 10 different pictures; the pictures of .* have 0: 0 were found"):
+        read(tmp_path, wanted="pictures")
     mute(tmp_path / "a", 9)
     with pytest.raises(UsageError, match="cannot be evaluated"):
         read(tmp_path)

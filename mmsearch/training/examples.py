@@ -39,10 +39,10 @@ _SIDES: tuple[Side, ...] = get_args(Side)
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """about: one line for people. pictures: each content once, each with something said about it. silent: others, where
-    they are wanted, under each of their names and with those on the sides dev and test, so that copies of what is held
-    out are known.
-    left_out: what was named but cannot be used. notices: lines worth showing."""
+    """about: one line for people. pictures: each content once, each with something said about it.
+    left_out: what was named but cannot be used. notices: lines worth showing. silent: pictures about which nothing is
+    said, where they are wanted, under each of their names and on all sides, so that copies of what is held out are
+    known."""
 
     about: str
     pictures: tuple[Picture, ...]
@@ -75,7 +75,7 @@ def read(source: str | Path, *, wanted: Wanted = "words", on_progress: OnProgres
     copies = len(pictures) - different
     if copies:
         notices.append(f"Equal files among {about}: {copies:,}; they count once, with all that is said of them.")
-    if found:
+    if found or not wrong:
         if wanted == "pictures" or (wanted == "both" and not kept):
             wrong += _too_few(about, "", different, len(found), left_out)
         else:
