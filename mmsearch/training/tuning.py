@@ -174,7 +174,7 @@ def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> No
     def resting(pairs: Pairs) -> Pairs:
         whole = torch.arange(len(pairs.texts))
         with torch.autocast("cpu", torch.bfloat16):
-            parts = [model.image_tower.pooled(pairs.views.pick(0, some)) for some in whole.split(AT_ONCE)]
+            parts = [model.image_tower.pooled(pairs.views.pick(0, some)) for some in torch.split(whole, AT_ONCE)]
             pooled = torch.cat(parts)
         views = Views(pairs.views.maps[:1], [pooled], [model.image_tower.classifier(pooled)])
         return Pairs(views, [texts[:2] for texts in pairs.texts])
@@ -261,7 +261,7 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
                             drawings.logits[step.drawing_view][step.drawings]))  # fmt: skip
         # The fused attention goes back slowly in bfloat16 on a CPU: 1.6 s for 128 texts there and back, and 1.1 s so.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            pooled = torch.cat([model.image_tower.pooled(some) for some in maps.split(AT_ONCE)])
+            pooled = torch.cat([model.image_tower.pooled(some) for some in torch.split(maps, AT_ONCE)])
             states = words.states(model.text_tower, step.texts).float()
         logits = model.image_tower.classifier(pooled)
         loss = _loss(model, step, pooled, logits, states, recipe, draw)
