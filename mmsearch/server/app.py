@@ -30,7 +30,7 @@ from mmsearch.server import (
 )
 from mmsearch.server.guard import Guard
 from mmsearch.server.observing import Observer
-from mmsearch.server.settings import API, ServerSettings
+from mmsearch.server.settings import ServerSettings
 
 DESCRIPTION = "Find pictures by meaning. Errors are application/problem+json; `detail` is one line for people."
 
@@ -50,7 +50,7 @@ def create_app(engines: Mapping[str, Engine], settings: ServerSettings | None = 
     app.state.server = state.make(engines, settings)
     problems.add_to(app)
     for part in (health, search, uploads, images, labels, saved, duplicates, explore, export, run_endpoints):
-        app.include_router(part.router, prefix=API)
+        app.include_router(part.router)
     app.include_router(observing.router)
     page.add_to(app)
     openapi.add_to(app)

@@ -7,9 +7,10 @@ from fastapi import APIRouter, Response
 from mmsearch.render import json as as_json
 from mmsearch.server import shapes
 from mmsearch.server.replies import reply, seen
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection
 
-router = APIRouter(tags=["duplicates"])
+router = APIRouter(prefix=API, tags=["duplicates"])
 
 
 @router.post("/duplicates", response_model=shapes.Duplicates)

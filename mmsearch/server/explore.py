@@ -12,10 +12,11 @@ from mmsearch.server import shapes
 from mmsearch.server.replies import packed, reply, to_bytes
 from mmsearch.server.run_endpoints import start_run
 from mmsearch.server.search import filters_of
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
 from mmsearch.types import Count, Facets
 
-router = APIRouter(tags=["explore"])
+router = APIRouter(prefix=API, tags=["explore"])
 
 
 @router.post("/facets", response_model=shapes.Facets)

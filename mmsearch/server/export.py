@@ -21,12 +21,13 @@ from mmsearch.server.images import known
 from mmsearch.server.originals import CHUNK_BYTES
 from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-router = APIRouter(tags=["images"])
+router = APIRouter(prefix=API, tags=["images"])
 
 
 @router.post(

@@ -10,9 +10,10 @@ from mmsearch.render import json as shapes_of
 from mmsearch.server import shapes
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import below_root, reply
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served, Shared
 
-router = APIRouter(tags=["state"])
+router = APIRouter(prefix=API, tags=["state"])
 
 
 @router.get("/health")

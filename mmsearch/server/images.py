@@ -17,11 +17,12 @@ from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import below_root, reply, unchanged
 from mmsearch.server.search import ImageId, K, Offset, answer
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
 from mmsearch.server.thumbnails import MEDIA_TYPE, Size
 from mmsearch.types import ImageDetails
 
-router = APIRouter(tags=["images"])
+router = APIRouter(prefix=API, tags=["images"])
 
 _FOREVER = "private, max-age=31536000, immutable"
 # What a browser shows and never runs; everything else is only offered to be saved.

@@ -11,9 +11,10 @@ from mmsearch.server import shapes
 from mmsearch.server.images import known
 from mmsearch.server.replies import reply, seen, shown
 from mmsearch.server.search import ImageId, asked
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
 
-router = APIRouter(tags=["words"])
+router = APIRouter(prefix=API, tags=["words"])
 
 Few = Annotated[int, Query(ge=1, le=100)]
 TagName = Annotated[str, Path(min_length=1, max_length=200)]

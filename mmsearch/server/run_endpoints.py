@@ -18,9 +18,10 @@ from mmsearch.render import json as as_json
 from mmsearch.server import shapes
 from mmsearch.server.replies import below_root, reply
 from mmsearch.server.runs import Run, RunKind, Work
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served, Shared, State
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(prefix=API, tags=["runs"])
 
 RunId = Annotated[int, Path(ge=1, le=shapes.LARGEST)]
 LOOK_SECONDS = 0.25  # how often a stream looks whether there is something new
@@ -43,6 +44,7 @@ async def start(order: Annotated[shapes.RunOrder, Body(discriminator="kind")], s
 
 @router.get("/runs/{run}", response_model=shapes.Run)
 async def one_run(run: RunId, state: Shared) -> Response:
+    """How far a run is, or what it did."""
     return reply(state.runs.get(run).to_json())
 
 

@@ -11,9 +11,10 @@ from mmsearch.server import shapes
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import reply
 from mmsearch.server.search import asked
+from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
 
-router = APIRouter(tags=["saved"])
+router = APIRouter(prefix=API, tags=["saved"])
 
 Name = Annotated[str, Path(min_length=1, max_length=200)]
 

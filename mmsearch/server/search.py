@@ -13,11 +13,12 @@ from mmsearch.filters import Filters
 from mmsearch.query import Match, Sort
 from mmsearch.render import json as shapes_of
 from mmsearch.server.replies import reply, shown
+from mmsearch.server.settings import API
 from mmsearch.server.shapes import LARGEST, LONGEST_TEXT, MOST_HITS, FiltersShape, Found, QueryShape, TermShape
 from mmsearch.server.state import Collection, Served, State
 from mmsearch.types import Kind
 
-router = APIRouter(tags=["search"])
+router = APIRouter(prefix=API, tags=["search"])
 
 K = Annotated[int, Query(ge=1, le=MOST_HITS)]
 ImageId = Annotated[int, Path(ge=0, le=LARGEST, description="The id of an image of the collection.")]

@@ -12,10 +12,11 @@ from mmsearch.decode import decode
 from mmsearch.errors import PictureError, UsageError
 from mmsearch.server import shapes
 from mmsearch.server.replies import reply, unchanged
+from mmsearch.server.settings import API
 from mmsearch.server.state import Shared, State
 from mmsearch.server.thumbnails import MEDIA_TYPE, Size, thumbnail
 
-router = APIRouter(tags=["uploads"])
+router = APIRouter(prefix=API, tags=["uploads"])
 
 _DECODED_TO = 256  # enough to see that all of it can be decoded
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
