@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from mmsearch.server import shapes
 from mmsearch.server.images import known
-from mmsearch.server.originals import CHUNK_BYTES
+from mmsearch.server.originals import CHUNK_BYTES, ClosingResponse
 from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.settings import API
@@ -40,7 +40,8 @@ async def export(order: shapes.ExportOrder, served: Collection) -> Response:
     images = list(dict.fromkeys(order.ids))
     await served.state.workers.run(lambda: [known(served, one) for one in images[:1]])
     headers = {"Content-Disposition": 'attachment; filename="pictures.zip"', "Cache-Control": "no-store"}
-    return StreamingResponse(_zipped(served, images), headers=headers, media_type="application/zip")
+    chunks = _zipped(served, images)
+    return ClosingResponse(chunks, chunks.close, 200, headers, "application/zip")
 
 
 class _Pipe(io.RawIOBase):
@@ -63,7 +64,7 @@ class _Pipe(io.RawIOBase):
         return taken
 
 
-def _zipped(served: Served, images: Sequence[int]) -> Iterator[bytes]:
+def _zipped(served: Served, images: Sequence[int]) -> Generator[bytes]:
     pipe, names, problems = _Pipe(), set[str](), list[str]()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for image in images:

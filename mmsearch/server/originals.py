@@ -7,17 +7,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from mmsearch.server.problems import problem
 from mmsearch.server.replies import unchanged
 
 CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class ClosingResponse(StreamingResponse):
+    """Closes what it is sent from, also where the client goes away in the middle, or before."""
+
+    def __init__(
+        self, chunks: Iterator[bytes], close: Callable[[], None], status: int, headers: Mapping[str, str], kind: str
+    ) -> None:
+        super().__init__(chunks, status, headers, kind)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
 def file_response(file: BinaryIO, request: Request, media_type: str, headers: Mapping[str, str]) -> Response:
@@ -41,7 +58,7 @@ def file_response(file: BinaryIO, request: Request, media_type: str, headers: Ma
     if request.method == "HEAD":
         file.close()
         return Response(status_code=status, headers=headers, media_type=media_type)
-    return StreamingResponse(_chunks(file, first, last - first + 1), status, headers, media_type)
+    return ClosingResponse(_chunks(file, first, last - first + 1), file.close, status, headers, media_type)
 
 
 def _span(first: str, last: str, size: int) -> tuple[int, int] | None:
@@ -54,8 +71,7 @@ def _span(first: str, last: str, size: int) -> tuple[int, int] | None:
 
 
 def _chunks(file: BinaryIO, first: int, length: int) -> Iterator[bytes]:
-    with file:
-        file.seek(first)
-        while length and (data := file.read(min(length, CHUNK_BYTES))):
-            length -= len(data)
-            yield data
+    file.seek(first)
+    while length and (data := file.read(min(length, CHUNK_BYTES))):
+        length -= len(data)
+        yield data
