@@ -36,7 +36,7 @@ from mmsearch.errors import (
     WeightsMismatchError,
 )
 from mmsearch.filters import Filters
-from mmsearch.query import Query, Term
+from mmsearch.query import Query, Term, as_query
 from mmsearch.searching import search
 from mmsearch.settings import DEFAULT_MODEL, Limits, collection_folder
 from mmsearch.types import (
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from mmsearch.describing import Description
     from mmsearch.evaluation import Evaluation, Side
     from mmsearch.explaining import Explanation
+    from mmsearch.following import Following
+    from mmsearch.indexing import Order
     from mmsearch.labels import Labels
     from mmsearch.mapping import LabelImages, Map, MapKeeper
     from mmsearch.reading_text import TextReader
@@ -182,16 +184,31 @@ class Engine:
         MissingExtraError.
         A picture that cannot be read raises nothing: it is counted as failed and listed by `status`.
         """
-        from mmsearch import indexing
-        from mmsearch.reading_text import RapidReader
-
         if isinstance(paths, str | os.PathLike):
             paths = [paths]
+        order = self._order(paths, captions, exclude, prune=prune, ocr=ocr)
+        if not self._catalog.exists:  # what cannot be indexed leaves no empty collection behind
+            roots.check_new(order.folders)
+            self._own_encoder()
+        return self._run(order, on_progress, cancel)
+
+    def _order(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        exclude: str | Sequence[str],
+        *,
+        prune: bool,
+        ocr: bool | TextReader,
+    ) -> Order:
+        from mmsearch.indexing import Order
+        from mmsearch.reading_text import RapidReader
+
         if isinstance(captions, str | os.PathLike):
             captions = [captions]
         if isinstance(exclude, str):
             exclude = [exclude]
-        order = indexing.Order(
+        return Order(
             folders=tuple(roots.check_folders(paths)),
             captions=tuple(Path(path) for path in captions),
             exclude=tuple(exclude),
@@ -200,9 +217,8 @@ class Engine:
             reader=RapidReader() if ocr is True else None if ocr is False else ocr,
         )
 
-        if not self._catalog.exists:  # what cannot be indexed leaves no empty collection behind
-            roots.check_new(order.folders)
-            self._own_encoder()
+    def _run(self, order: Order, on_progress: Callable[[Progress], None] | None, cancel: Event | None) -> IndexReport:
+        from mmsearch import indexing
 
         def choose_encoder() -> Encoder | None:
             with self._catalog.reading() as connection:
@@ -215,6 +231,64 @@ class Engine:
             order,
             on_progress=on_progress or (lambda _: None),
             cancel=cancel or Event(),
+        )
+
+    def watch(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        *,
+        captions: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        exclude: str | Sequence[str] = (),
+        prune: bool = False,
+        ocr: bool | TextReader = False,
+        poll: bool | None = None,
+        on_report: Callable[[IndexReport], None] | None = None,
+        on_following: Callable[[tuple[Following, ...]], None] | None = None,
+        on_trouble: Callable[[str], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> None:
+        """Keep the collection up to date until `cancel` is set: an index run at the beginning and whenever its roots
+        change. Returns then; set `cancel` before the engine is closed.
+
+        paths: only the roots around these folders, which an index run knows already; without, all roots, also those
+        that are added meanwhile. captions, exclude, prune, ocr, on_progress: as for `index`.
+        poll: look at the folders again and again (True), trust the system's events (False), or the one or the other as
+        their file systems need (None). Events need the extra `watch`; without, folders are looked at.
+        on_report: called after each run. on_following: how each root is followed, at the beginning and when that
+        changes. on_trouble: why a run could not begin; it is tried again. All on this thread.
+
+        Raises UsageError (a folder that is not known) and what `index` raises, but for LockError.
+        """
+        from mmsearch import watching
+
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        order = self._order(paths, captions, exclude, prune=prune, ocr=ocr)
+        stop = cancel or Event()
+
+        def followed() -> list[Path]:
+            with self._catalog.reading() as connection:
+                known = roots.around(connection, order.folders)
+            return [Path(os.fsdecode(root.path)) for root in known]
+
+        if order.folders and not followed():
+            raise UsageError(f"{paths[0]} belongs to no root of this collection; index it first.")
+
+        def run(folders: Sequence[Path]) -> IndexReport:
+            again = replace(order, folders=tuple(map(os.fsencode, folders)), add_roots=False)
+            return self._run(again, on_progress, stop)
+
+        watching.watch(
+            run,
+            followed,
+            self.folder,
+            exclude=order.exclude,
+            poll=poll,
+            on_report=on_report or (lambda _: None),
+            on_following=on_following or (lambda _: None),
+            on_trouble=on_trouble or (lambda _: None),
+            cancel=stop,
         )
 
     def add(
@@ -276,7 +350,7 @@ class Engine:
         Raises UsageError (an empty text, a picture that cannot be read, an unknown tag), SpaceNotFoundError (no
         vectors of the model that was asked for), ModelError (its encoder cannot be loaded).
         """
-        query = _as_query(query)
+        query = as_query(query)
         if k is not None and not isinstance(k, int):
             raise UsageError(f"k is {k!r}; it must be a whole number.")
         query = replace(query, k=query.k if k is None else k, find=query.find if find is None else find)
@@ -296,7 +370,7 @@ class Engine:
         """
         from mmsearch import explaining
 
-        query = _as_query(query)
+        query = as_query(query)
         with self._catalog.reading() as connection:
             space = self._asked_space(read.spaces(connection))
         view = None if space is None else self._view(space)
@@ -382,7 +456,7 @@ class Engine:
         if not name.isprintable() or not name.strip() or name != name.strip():
             raise UsageError(f"{name!a} is no name for a query; write one that can be printed, without spaces around.")
         with self._catalog.writing() as connection:
-            saved.put(connection, name, _as_query(query))
+            saved.put(connection, name, as_query(query))
 
     def saved_query(self, name: str) -> Query:
         """The query that was kept under a name. UsageError names those that there are."""
@@ -757,13 +831,3 @@ class Engine:
 def _no_saved(connection: Connection, name: str) -> UsageError:
     there = ", ".join(saved.names(connection)) or "none; `mmsearch save NAME ...` keeps one"
     return UsageError(f"There is no saved query {name!r}; there are: {there}.")
-
-
-def _as_query(query: str | Term | Query) -> Query:
-    if isinstance(query, str):
-        query = Term(text=query)
-    if isinstance(query, Term):
-        query = Query((query,))
-    if not isinstance(query, Query):
-        raise UsageError(f"A query is a text, a Term or a Query, not {type(query).__name__}.")
-    return query

@@ -63,9 +63,11 @@ _Content = tuple[bytes, bytes, int, int]  # bytes, sha256, size, mtime_ns
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an index run is asked to do; `Engine.index` documents each."""
+    """What an index run is asked to do; `Engine.index` documents each. add_roots: whether folders may become roots; a
+    watch only follows them, and one may be removed while its run waits."""
 
     folders: tuple[bytes, ...] = ()
+    add_roots: bool = True
     captions: tuple[Path, ...] = ()
     exclude: tuple[str, ...] = ()
     prune: bool = False
@@ -186,7 +188,7 @@ class _Run:
         space = self.encoder.space
         self.report.space = space.name
         with self.catalog.writing() as connection:
-            self.scopes = roots.resolve(connection, self.order.folders)
+            self.scopes = roots.resolve(connection, self.order.folders, add=self.order.add_roots)
             self.space = write.add_space(connection, space.name, space.fingerprint, space.dimension, "building")
             self.run = write.start_run(connection, "index")
 

@@ -73,7 +73,6 @@ EXTRAS = {
         "search in the browser and over HTTP",
         {
             "fastapi": "fastapi",
-            "httpx2": "httpx2",
             "limits": "limits",
             "prometheus-client": "prometheus_client",
             "python-json-logger": "pythonjsonlogger",

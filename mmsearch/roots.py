@@ -67,8 +67,9 @@ def check_new(folders: Sequence[bytes]) -> None:
             raise _no_folder(folder)
 
 
-def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
-    """Folders -> scopes, adding roots that are new. Without folders: all known roots.
+def resolve(connection: Connection, folders: Sequence[bytes], *, add: bool = True) -> list[Scope]:
+    """Folders -> scopes, adding roots that are new. Without folders: all known roots. add: else what belongs to no
+    root is passed over.
 
     A folder inside a root is a scope of the innermost root around it. Roots inside a folder stay roots of their own,
     and are covered too: each knows its own disk.
@@ -88,6 +89,8 @@ def resolve(connection: Connection, folders: Sequence[bytes]) -> list[Scope]:
             scope = Scope(root, _relative(folder, root.path))
             if scope.under and not os.path.isdir(folder) and not _has_files(connection, scope):
                 raise _no_folder(folder)
+        elif not add:
+            continue
         elif os.path.isdir(folder):
             device = device_of(folder)
             scope = Scope(RootRow(write.add_root(connection, folder, device), folder, device), b"")
@@ -105,6 +108,14 @@ def _without_overlap(scopes: Sequence[Scope]) -> list[Scope]:
         if not any(one.root.id == scope.root.id and inside(scope.under, one.under) for one in kept):
             kept.append(scope)
     return sorted(kept, key=scopes.index)
+
+
+def around(connection: Connection, folders: Sequence[bytes]) -> list[RootRow]:
+    """The roots that hold these folders or lie in them; without folders, all."""
+    known = read.roots(connection)
+    if not folders:
+        return known
+    return [root for root in known if any(inside(one, root.path) or inside(root.path, one) for one in folders)]
 
 
 def inner_roots(connection: Connection, root: RootRow) -> list[bytes]:

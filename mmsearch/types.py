@@ -246,6 +246,12 @@ class IndexReport:
     notices: list[str] = field(default_factory=list)
     texts: int = 0
 
+    @property
+    def changes(self) -> int:
+        """How much is other than before; 0 where the run only looked."""
+        files = self.new + self.changed + self.moved + self.removed + self.missing
+        return files + self.captions + self.texts
+
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:

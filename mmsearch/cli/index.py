@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -11,12 +14,16 @@ from mmsearch.cli import options
 from mmsearch.cli.console import on_terminal, say, show_json, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.interrupt import polite_interrupt
-from mmsearch.cli.progress import progress_shown
+from mmsearch.cli.progress import only_waiting, progress_shown
+from mmsearch.errors import UsageError
 from mmsearch.render import json
 from mmsearch.render import report as render
 from mmsearch.render.text import printable
 from mmsearch.settings import Limits
 from mmsearch.types import IndexReport
+
+if TYPE_CHECKING:
+    from mmsearch.following import Following
 
 _FAILURES_SHOWN = 10  # the rest is in `status`
 
@@ -28,6 +35,7 @@ Examples:
       --captions ./flickr8k/captions.csv
   mmsearch index ~/Pictures --exclude '*.gif' --prune
   mmsearch index --ocr            text in pictures, too
+  mmsearch index ~/Pictures --watch
 """
 
 
@@ -64,6 +72,21 @@ def index(
     ocr: Annotated[
         bool, typer.Option("--ocr", help="Read the text inside pictures, too; needs the extra mmsearch[ocr].")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on: index again whenever something changes, until Ctrl-C. See mmsearch[watch]."
+        ),
+    ] = False,
+    poll: Annotated[
+        bool | None,
+        typer.Option(
+            "--poll/--no-poll",
+            show_default=False,
+            help="With --watch: look at the folders again and again, or rely on the system's events. Without, as their "
+            "file systems need.",
+        ),
+    ] = None,
     model: options.Model = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -82,29 +105,33 @@ def index(
     a picture (`beach.txt` for `beach.jpg`), from the picture itself, and from --captions.
 
     Files that cannot be read are listed, the rest is indexed, and the exit code is 3. Ctrl-C keeps what was done.
+    With --watch, a line tells of each run that changed something; --json makes it a document.
     """
     from mmsearch.engine import Engine
 
+    if poll is not None and not watch:
+        raise UsageError("--poll and --no-poll say how to watch; add --watch.")
     limits = Limits(max_megapixels, max_megabytes)
+    told = _Told(as_json)
     with (
         Engine.open(collection, model=model, device=device, precision=precision, limits=limits) as engine,
         polite_interrupt() as interrupt,
-        progress_shown() as on_progress,
     ):
-        report = engine.index(
-            paths or (),
-            captions=captions or (),
-            exclude=exclude or (),
-            prune=prune,
-            ocr=ocr,
-            on_progress=on_progress,
-            cancel=interrupt.asked,
-        )
-    if as_json:
-        show_json(json.index_report(report))
-    else:
-        say(render.index_report(report))
-    _tell_problems(report)
+        order = _Order(captions=captions or (), exclude=exclude or (), prune=prune, ocr=ocr, cancel=interrupt.asked)
+        with progress_shown() as on_progress:
+            report = engine.index(paths or (), **order, on_progress=on_progress)
+        told.report(report)
+        if watch and not report.cancelled:
+            engine.watch(
+                paths or (),
+                **order,
+                poll=poll,
+                on_report=told.changes,
+                on_following=told.following,
+                on_trouble=warn,
+                on_progress=only_waiting(),
+            )
+            return interrupt.code
     if report.cancelled:
         warn("stopped early; what was indexed is kept, and the same command goes on from there.")
         return interrupt.code
@@ -115,14 +142,60 @@ def index(
     return Exit.DONE
 
 
-def _tell_problems(report: IndexReport) -> None:
-    for root, reason in report.left_alone:
-        warn(f"{printable(str(root))}: left alone: {reason}")
-    for notice in report.notices:
-        warn(notice)
-    shown = report.failures[:_FAILURES_SHOWN]
-    for failure in shown:
-        warn(f"{printable(str(failure.path))}: {failure.error}")
-    if report.failed > len(shown):  # those of earlier runs among them: they are tried again when they change
-        more = f"{report.failed - len(shown):,} more failed" if shown else f"{report.failed:,} failed in earlier runs"
-        warn(f"{more}; `mmsearch status` lists them all.")
+class _Order(TypedDict):
+    """What the first run and those that follow have in common."""
+
+    captions: Sequence[Path]
+    exclude: Sequence[str]
+    prune: bool
+    ocr: bool
+    cancel: Event
+
+
+class _Told:
+    """Says what runs did; of several, each thing once."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._problems: list[str] = []
+
+    def report(self, report: IndexReport) -> None:
+        """Whatever it was."""
+        if self._as_json:
+            show_json(json.index_report(report))
+        else:
+            say(render.index_report(report))
+        self._tell_problems(report)
+
+    def changes(self, report: IndexReport) -> None:
+        """Where there are any."""
+        if report.changes:
+            self.report(report)
+            sys.stdout.flush()
+        else:
+            self._tell_problems(report)
+
+    def following(self, roots: tuple[Following, ...]) -> None:
+        """A line."""
+        ways = [
+            f"{printable(str(one.folder))} by {one.how}{f' ({one.reason})' if one.reason else ''}"
+            if one.how != "away"
+            else f"{printable(str(one.folder))} once it is back"
+            for one in roots
+        ]
+        warn(f"following {', '.join(ways) or 'nothing: there are no folders yet'}; Ctrl-C ends it.")
+
+    def _tell_problems(self, report: IndexReport) -> None:
+        problems = [f"{printable(str(root))}: left alone: {reason}" for root, reason in report.left_alone]
+        problems += report.notices
+        shown = report.failures[:_FAILURES_SHOWN]
+        problems += [f"{printable(str(failure.path))}: {failure.error}" for failure in shown]
+        if report.failed > len(shown):  # those of earlier runs among them: they are tried again when they change
+            more = (
+                f"{report.failed - len(shown):,} more failed" if shown else f"{report.failed:,} failed in earlier runs"
+            )
+            problems.append(f"{more}; `mmsearch status` lists them all.")
+        for problem in problems:
+            if problem not in self._problems:
+                warn(problem)
+        self._problems = problems

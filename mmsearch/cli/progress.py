@@ -14,7 +14,7 @@ from mmsearch.types import Progress
 def progress_shown() -> Iterator[Callable[[Progress], None]]:
     """Yields the `on_progress` of a long job. The bar disappears at the end."""
     if not sys.stderr.isatty():
-        yield _only_waiting()
+        yield only_waiting()
         return
     from mmsearch.cli import bar
 
@@ -22,7 +22,7 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def _only_waiting() -> Callable[[Progress], None]:
+def only_waiting() -> Callable[[Progress], None]:
     """A log wants to know why nothing happens, once; it does not want a bar."""
     said: set[str] = set()
 
