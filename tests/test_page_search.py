@@ -211,6 +211,32 @@ def test_the_address_carries_everything_and_back_goes_back(visit: Visit) -> None
     assert shown(other) == answers
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/?sort=colour&match=magic&find=x&view=nowhere&tab=y&has=wings&orientation=round&after=soon&before=2024-99-99",
+        "/?near=1,2&min=7&diverse=no&more=a,b&less=,&image=x&min_width=-3&q=&not=%20&like=https://&where=",
+    ],
+)
+def test_what_an_address_cannot_mean_is_passed_over(visit: Visit, address: str) -> None:
+    page = visit(address, expected=("status of 4",))
+    settled(page)
+    assert page.locator(".toolbar").is_visible()
+    page.get_by_role("link", name="mmsearch: all pictures").click()
+    says(page, "105 pictures")
+
+
+def test_filters_that_contradict_each_other_can_be_undone(visit: Visit) -> None:
+    page = visit("/?after=2024-05-01", expected=("status of 4",))
+    settled(page)
+    page.get_by_label("Before").fill("2023-01-01")
+    page.locator(".problem").wait_for()
+    assert "after" in page.locator(".problem").inner_text()
+    page.get_by_label("From").fill("")
+    page.locator(".problem").wait_for(state="detached")
+    assert asked(page) == {"before": ["2023-01-01"]}
+
+
 def test_pages_follow_as_one_scrolls(visit: Visit) -> None:
     page = visit("/?q=a+drawing")
     settled(page)

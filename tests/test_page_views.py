@@ -118,7 +118,7 @@ def test_an_index_run_shows_its_progress_and_failed_files(visit: Visit, page_col
     for number in range(3):
         shutil.copy(next(page_collection.parent.rglob(f"clip_00{number + 3}.jpg")), album / f"new {number}.jpg")
     (album / "bad.jpg").write_bytes(source.read_bytes()[:300])
-    with serve(tmp_path / "own") as address:
+    with serve(tmp_path / "own", "-c", str(page_collection)) as address:
         page = visit("/?view=collection&tab=indexing", server=address)
         page.get_by_role("button", name="Update now").click()
         page.locator(".run[data-state=done]").wait_for()
@@ -128,6 +128,10 @@ def test_an_index_run_shows_its_progress_and_failed_files(visit: Visit, page_col
         screenshot(page, "indexing-light-1280")
         page.get_by_role("link", name="mmsearch: all pictures").click()
         says(page, "4 pictures")
+        page.get_by_role("button", name="Settings").click()
+        page.locator(".option", has_text="105 pictures").click()  # the other collection
+        says(page, "105 pictures")
+        page.locator(".tile img.loaded").first.wait_for()
         page.close()
 
 

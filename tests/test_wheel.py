@@ -69,6 +69,7 @@ def test_the_wheel_holds_what_it_needs_and_no_more(wheel: Path) -> None:
     assert len([name for name in names if name.startswith("mmsearch/_demo/images/")]) == 104
     assert "mmsearch/encoders/weights/lite/MODEL_CARD.md" in names
     assert "mmsearch/py.typed" in names
+    assert {"mmsearch/server/page/index.html", "mmsearch/server/page/assets/vendor/VERSIONS"} <= set(names)
     assert 10 * MEGABYTE < weights <= 40 * MEGABYTE
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -6,6 +6,16 @@ import { useEffect, useState } from "./vendor/htm-preact.js";
 
 const LISTS = { inside: "in", camera: "camera", format: "format", tags: "tag", has: "has" };
 const TEXTS = ["after", "before", "orientation", "where"];
+const DATE = /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(T[\d:.]+)?$/;
+const VALID = { // what else stands in an address is passed over: people write and shorten them
+  view: ["search", "map", "duplicates", "collection"],
+  tab: ["status", "indexing", "evaluation"],
+  find: ["images", "captions"],
+  match: ["vectors", "keywords", "hybrid", "joint"],
+  sort: ["relevance", "date", "name"],
+  orientation: ["landscape", "portrait", "square"],
+  has: ["caption", "tag", "date", "gps", "text"],
+};
 const NUMBERS = ["min_width", "min_height"];
 export const USUAL = {
   view: "search", tab: "status", image: null, collection: null, terms: [], filters: {}, more: [], less: [],
@@ -70,15 +80,21 @@ export function readAddress(search) {
     if (name === "like" || name === "unlike") state.terms.push(pictureTerm(value, name === "like" ? 1 : -1));
   }
   for (const [filter, name] of Object.entries(LISTS)) if (asked.has(name)) state.filters[filter] = asked.getAll(name);
+  if (state.filters.has) state.filters.has = state.filters.has.filter((one) => VALID.has.includes(one));
+  if (!state.filters.has?.length) delete state.filters.has;
   for (const name of TEXTS) if (asked.get(name)) state.filters[name] = asked.get(name);
+  for (const name of ["after", "before"]) if (!DATE.test(state.filters[name] ?? "")) delete state.filters[name];
+  if (!VALID.orientation.includes(state.filters.orientation)) delete state.filters.orientation;
   for (const name of NUMBERS) if (Number(asked.get(name)) > 0) state.filters[name] = Number(asked.get(name));
   const near = (asked.get("near") ?? "").split(",").map(Number);
   if (near.length === 3 && near.every(Number.isFinite)) state.filters.near = near;
   for (const name of ["more", "less"]) if (asked.get(name)) state[name] = asked.get(name).split(",").map(Number).filter(Number.isInteger);
-  for (const name of ["view", "tab", "collection", "find", "match", "sort"]) if (asked.get(name)) state[name] = asked.get(name);
+  state.collection = asked.get("collection");
+  for (const name of ["view", "tab", "find", "match", "sort"]) if (VALID[name].includes(asked.get(name))) state[name] = asked.get(name);
   if (/^\d+$/.test(asked.get("image") ?? "")) state.image = Number(asked.get("image"));
-  if (asked.get("min")) state.min_probability = Number(asked.get("min"));
-  if (asked.get("diverse")) state.diverse = Number(asked.get("diverse"));
+  const share = (name, usual) => (Number(asked.get(name)) > 0 && Number(asked.get(name)) <= 1 ? Number(asked.get(name)) : usual);
+  state.min_probability = share("min", USUAL.min_probability);
+  state.diverse = share("diverse", USUAL.diverse);
   state.unique = asked.get("unique") === "1";
   return state;
 }

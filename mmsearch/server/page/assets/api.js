@@ -66,7 +66,8 @@ export async function fetchBlob(rest, body) {
   return (await reach(path(rest), request)).blob();
 }
 
-/** {data, error, loading, again}: what a GET or POST gives, asked again whenever one of its parts changes. */
+/** {data, error, loading, again}: what a GET or POST gives, asked again whenever one of its parts changes. `last`: what
+ * it gave before, when there is an error now; `fresh`: data or error belong to what is asked now. */
 export function useAnswer(method, rest, body) {
   const [answer, set] = useState({ loading: true });
   const [turn, setTurn] = useState(0);
@@ -74,10 +75,10 @@ export function useAnswer(method, rest, body) {
   useEffect(() => {
     if (!asked) return undefined;
     const stop = new AbortController();
-    set((before) => ({ data: before.data, asked: before.asked, loading: true }));
+    set((before) => ({ data: before.data, last: before.last, asked: before.asked, loading: true }));
     call(method, rest, body, { signal: stop.signal }).then(
       (data) => set({ data, asked, loading: false }),
-      (error) => error.name === "AbortError" || set({ error, asked, loading: false }),
+      (error) => error.name === "AbortError" || set((before) => ({ error, last: before.data ?? before.last, asked, loading: false })),
     );
     return () => stop.abort();
   }, [asked, turn]);

@@ -23,24 +23,28 @@ export function without(filters, names) {
   return Object.fromEntries(Object.entries(filters).filter(([name]) => !names.includes(name)));
 }
 
-/** The counts among what satisfies all filters but the named ones: what this kind of filter could choose. */
-function useFacets(filters, but) {
-  return useAnswer("POST", "/facets", { filters: without(filters, but) }).data;
+/** What this kind of filter could choose: the counts among all that the other filters leave; `counts` where none of
+ * this kind (`own`) is set. */
+function useFacets(counts, filters, own) {
+  const set = own.some((name) => name in filters);
+  const { data } = useAnswer("POST", set ? "/facets" : null, { filters: without(filters, own) });
+  return set ? data ?? counts : counts;
 }
 
 export function Filters({ asked }) {
   const { filters } = asked;
-  const { data, error } = useAnswer("POST", "/facets", { filters });
-  if (error) return html`<p class="soft">${error.message}</p>`;
+  const { data: now, last, error } = useAnswer("POST", "/facets", { filters });
+  const data = now ?? last;
+  if (error && !data) return html`<p class="soft">${error.message}</p>`;
   if (!data) return html`<div class="sidebar-wait" aria-hidden="true"></div>`;
   const set = (changes) => filterBy(asked, changes);
   return html`
-    <${Group} title="Date" known=${data.dates.length > 0 || filters.after || filters.before}><${Dates} filters=${filters} onChange=${set} /><//>
-    <${Group} title="Folder" known=${data.folders.length > 1 || filters.inside}><${FolderGroup} filters=${filters} onChange=${set} /><//>
-    <${Group} title="Place" known=${data.places.count > 0 || filters.near}><${Places} filters=${filters} onChange=${set} /><//>
-    <${Group} title="Camera" known=${data.cameras.length > 0 || filters.camera}><${Choices} kind="cameras" name="camera" filters=${filters} onChange=${set} /><//>
-    <${Group} title="Tag" known=${data.tags.length > 0 || filters.tags}><${Choices} kind="tags" name="tags" all filters=${filters} onChange=${set} /><//>
-    <${Group} title="Format" known=${data.formats.length > 1 || filters.format}><${Choices} kind="formats" name="format" filters=${filters} onChange=${set} /><//>
+    <${Group} title="Date" known=${data.dates.length > 0 || filters.after || filters.before}><${Dates} counts=${data} filters=${filters} onChange=${set} /><//>
+    <${Group} title="Folder" known=${data.folders.length > 1 || filters.inside}><${FolderGroup} counts=${data} filters=${filters} onChange=${set} /><//>
+    <${Group} title="Place" known=${data.places.count > 0 || filters.near}><${Places} counts=${data} filters=${filters} onChange=${set} /><//>
+    <${Group} title="Camera" known=${data.cameras.length > 0 || filters.camera}><${Choices} counts=${data} kind="cameras" name="camera" filters=${filters} onChange=${set} /><//>
+    <${Group} title="Tag" known=${data.tags.length > 0 || filters.tags}><${Choices} counts=${data} kind="tags" name="tags" all filters=${filters} onChange=${set} /><//>
+    <${Group} title="Format" known=${data.formats.length > 1 || filters.format}><${Choices} counts=${data} kind="formats" name="format" filters=${filters} onChange=${set} /><//>
     <${Group} title="Shape and size" known><${Shape} filters=${filters} onChange=${set} /><//>
     <${Group} title="What is known" known closed=${!filters.has && !filters.where}><${Known} filters=${filters} onChange=${set} /><//>`;
 }
@@ -50,9 +54,8 @@ function Group({ title, known, closed, children }) {
   return html`<details class="group" open=${!closed}><summary>${title}<${Icon} name="chevron-down" size=${16} /></summary><div class="group-body">${children}</div></details>`;
 }
 
-function Dates({ filters, onChange }) {
-  const data = useFacets(filters, ["after", "before"]);
-  if (!data) return null;
+function Dates({ counts, filters, onChange }) {
+  const data = useFacets(counts, filters, ["after", "before"]);
   return html`<${Histogram} dates=${data.dates} after=${filters.after} before=${filters.before} onChange=${onChange} />
     <div class="dates">
       <label class="field">From<input type="date" value=${filters.after?.slice(0, 10) ?? ""} onChange=${(event) => onChange({ after: event.target.value })} /></label>
@@ -61,27 +64,26 @@ function Dates({ filters, onChange }) {
     ${data.without?.date > 0 && html`<p class="aside">${count(data.without.date)} without a date</p>`}`;
 }
 
-function FolderGroup({ filters, onChange }) {
-  const data = useFacets(filters, ["inside"]);
-  return data && html`<${Folders} folders=${data.folders} chosen=${filters.inside ?? []} onChange=${(inside) => onChange({ inside })} />`;
+function FolderGroup({ counts, filters, onChange }) {
+  const data = useFacets(counts, filters, ["inside"]);
+  return html`<${Folders} folders=${data.folders} chosen=${filters.inside ?? []} onChange=${(inside) => onChange({ inside })} />`;
 }
 
-function Places({ filters, onChange }) {
-  const data = useFacets(filters, ["near"]);
+function Places({ counts, filters, onChange }) {
+  const data = useFacets(counts, filters, ["near"]);
   const [module, setModule] = useState(null);
   useEffect(() => { import("./places.js").then(setModule); }, []);
-  if (!data || !module) return html`<div class="places-wait" aria-hidden="true"></div>`;
+  if (!module) return html`<div class="places-wait" aria-hidden="true"></div>`;
   return html`<${module.Places} points=${data.places.points} total=${data.places.count} near=${filters.near} onChange=${(near) => onChange({ near })} />`;
 }
 
 const FEW = 6;
 
 /** all: an image must have all that are chosen, so the others' counts are among these. */
-function Choices({ kind, name, all, filters, onChange }) {
-  const data = useFacets(filters, all ? [] : [name]);
+function Choices({ counts, kind, name, all, filters, onChange }) {
+  const data = useFacets(counts, filters, all ? [] : [name]);
   const [open, setOpen] = useState(false);
   const [wanted, setWanted] = useState("");
-  if (!data) return null;
   const chosen = filters[name] ?? [];
   const there = data[kind];
   const listed = [...chosen.filter((one) => !there.some((other) => other.name === one)).map((one) => ({ name: one, count: 0 })), ...there];

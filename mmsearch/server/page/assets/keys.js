@@ -4,7 +4,7 @@ import { Dialog, IconButton, html } from "./parts.js";
 
 const KEYS = {
   Everywhere: [["/", "search"], ["?", "these keys"], ["Esc", "close, or select none"]],
-  "In the search box": [["Enter", "add what is typed as a term"], ["-people", "leave people out"], ["2:sunset", "count sunset twice"], ["⌫", "change the last term"]],
+  "In the search box": [["Enter", "add what is typed as a term"], ["-people", "leave people out"], ["2:sunset", "count sunset twice"], ["Backspace", "change the last term"]],
   "Among pictures": [["← → ↑ ↓", "move"], ["Enter", "open"], ["m", "more like this"], ["l", "less like this"], ["x", "select"], ["Shift x", "select up to here"]],
   "In a picture": [["← →", "the one before, the next"], ["c", "search with a part of it"], ["f", "full screen"], ["m  l", "more, less like this"], ["s", "find similar ones"], ["t", "add a tag"]],
 };

@@ -66,7 +66,7 @@ export function Results({ asked, draft }) {
   const marked = (id) => (asked.more.includes(id) ? "more" : asked.less.includes(id) ? "less" : "");
   const line = {
     title: "Less likely from here on",
-    text: asked.min_probability ? "" : "Above are the pictures that more likely match than not; these come nearest to them.",
+    text: asked.min_probability ? "" : "Above: more likely a match than not. Below: what comes nearest.",
   };
   const empty = !found.hits.length && !found.loading && !found.error;
   return html`<div class="search-view">

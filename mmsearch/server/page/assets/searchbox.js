@@ -37,6 +37,7 @@ export function SearchBox({ asked, onDraft }) {
     input.current.focus();
   };
   const keys = (event) => {
+    if (event.key === "Enter" && !event.isComposing && !commit()) input.current.blur();
     if (event.key === "Escape") {
       if (draft) setDraft("");
       else input.current.blur();
@@ -59,7 +60,7 @@ export function SearchBox({ asked, onDraft }) {
     if (event.clipboardData.files.length && takeIn(event.clipboardData)) event.preventDefault();
   };
 
-  return html`<form class="searchbox" role="search" onSubmit=${(event) => { event.preventDefault(); commit() || input.current.blur(); }}
+  return html`<div class="searchbox" role="search"
       onClick=${(event) => event.target === event.currentTarget && input.current.focus()}>
     <${Icon} name="search" />
     <div class="terms">
@@ -80,5 +81,5 @@ export function SearchBox({ asked, onDraft }) {
       onChange=${(event) => { const [file] = event.target.files; event.target.value = ""; if (file) searchWithFile(file); }} />
     <${IconButton} icon="image-plus" label="Search with a picture of yours" onClick=${() => chooser.current.click()} />
     ${!narrow && html`<${Saved} asked=${asked} />`}
-  </form>`;
+  </div>`;
 }

@@ -8,6 +8,8 @@ const WEIGHTS = [0.25, 0.5, 1, 2, 4];
 
 export const nameOf = (term) => term.text ?? (term.image !== undefined ? `picture #${term.image}` : term.picture ?? "your picture");
 
+const hostOf = (address) => (URL.canParse(address) ? new URL(address).hostname : address);
+
 export function Picture({ term, pixels }) {
   const source = pictureOf(term, pixels);
   if (!source) return html`<span class="thumb thumb-none"><${Icon} name="image" size=${16} /></span>`;
@@ -27,7 +29,7 @@ export function TermChip({ term, onChange, onRemove }) {
     ${!wanted && html`<${Icon} name="minus" size=${14} />`}
     ${!words && html`<${Picture} term=${term} pixels=${28} />`}
     ${weight !== 1 && html`<span class="chip-weight">${weight}×</span>`}
-    ${words ? html`<span class="chip-text">${name}</span>` : html`<span class="chip-text">${term.part ? "part of " : ""}${term.picture ? new URL(term.picture).hostname : "picture"}</span>`}`;
+    ${words ? html`<span class="chip-text">${name}</span>` : html`<span class="chip-text">${term.part ? "part of " : ""}${term.picture ? hostOf(term.picture) : "picture"}</span>`}`;
   return html`<span class=${`chip${wanted ? "" : " chip-minus"}${words ? "" : " chip-picture"}`}>
     <${Popover} className="chip-body" label=${`Change the term: ${label}`} button=${inside} width=${300}>
       ${(close) => html`<${TermSheet} term=${term} wanted=${wanted} weight=${weight} onChange=${onChange}
