@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import re
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 import mmsearch
+from mmsearch.server import page as server_page
+from mmsearch.server.problems import ProblemError
 
 PAGE = Path(mmsearch.__file__).parent / "server" / "page"
 ASSETS = PAGE / "assets"
@@ -65,3 +71,26 @@ def test_modules_say_what_they_are(path: Path) -> None:
     assert len(text.splitlines()) <= 400
     assert "innerHTML" not in text.replace("dangerouslySetInnerHTML=${{ __html: icons[name] }}", "")
     assert not re.search(r"https?://(?!127|\$|\\|/)", re.sub(r"https\?:|http\?s:", "", text)), "no other host"
+
+
+def asset(name: str, **headers: str) -> Response:
+    sent = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+    return asyncio.run(server_page.asset(name, Request({"type": "http", "method": "GET", "headers": sent})))
+
+
+def test_assets_are_packed_and_sent_once() -> None:
+    content = (ASSETS / "app.js").read_bytes()
+    plain, packed = asset("app.js"), asset("app.js", accept_encoding="gzip, br")
+    assert plain.body == content
+    assert "content-encoding" not in plain.headers
+    assert gzip.decompress(packed.body) == content
+    assert len(packed.body) < len(content) / 2
+    assert packed.headers["content-encoding"] == "gzip"
+    again = asset("app.js", if_none_match=plain.headers["etag"], accept_encoding="gzip")
+    assert (again.status_code, again.body) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["nope.js", "", ".", "../index.html", "vendor", "/etc/passwd", "vendor/../app.js"])
+def test_nothing_but_assets_is_sent(name: str) -> None:
+    with pytest.raises(ProblemError, match="There is nothing"):
+        asset(name)

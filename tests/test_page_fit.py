@@ -135,17 +135,16 @@ def test_what_changes_is_read_out(visit: Visit) -> None:
 def test_it_is_light(visit: Visit, browser: Any, page_server: str) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    sizes: dict[str, int] = {}
-
-    def note(request: Any) -> None:
-        kind = request.response().headers.get("content-type", "")
-        if not kind.startswith("image/") or request.url.endswith(".svg"):
-            sizes[request.url] = request.sizes()["responseBodySize"]
-
-    page.on("requestfinished", note)
+    requests: list[Any] = []
+    page.on("requestfinished", requests.append)
     page.goto(page_server)
     page.locator(".tile img.loaded").first.wait_for()
     page.wait_for_load_state("networkidle")
+    sizes = {
+        request.url: request.sizes()["responseBodySize"]
+        for request in list(requests)
+        if request.url.endswith(".svg") or not request.response().headers.get("content-type", "").startswith("image/")
+    }
     context.close()
     assert len(sizes) > 10
     assert sum(sizes.values()) < MOST_BYTES, sizes
