@@ -226,3 +226,21 @@ def test_generated_pictures_are_whole_and_all_different(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             picture.load()
             assert picture.size == ((120, 80) if "photos" in path.parts else (32, 24))
+
+
+def test_serve() -> None:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    report = report_of("serve")
+    found = rows(report)
+    for clients in ("1 client", "4 clients"):
+        count, p50, p99, longest, rate = map(number, found[clients])
+        assert count >= 1
+        assert 0 < p50 <= p99 <= longest
+        assert rate > 0
+    assert 50 < number(found["after the first tenth"][0]) <= number(found["most"][0])
+    if "Left out" not in report:
+        least, median, greatest = map(number, found["2 visits after it"])
+        assert 0 < least <= median <= greatest
+        weight = re.search(r"the page weighs ([\d,]+) kB", report)
+        assert weight is not None
+        assert 10 < number(weight[1]) < 200
