@@ -44,7 +44,7 @@ FORMAT = 1
 STALE_SHARE = 0.1
 MOST_PLACED = 1000
 NEIGHBOURS = 5
-LABELLED_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
 
 Labels = list[tuple[str, float, float]]
 LabelImages = Callable[[NDArray[np.float16]], Iterable[tuple[str, NDArray[np.int64]]]]
@@ -152,8 +152,8 @@ def zero_shot(
         best = partial(best_hits, catalog, space, on_progress=at_work)
         bank = label_bank(encoder, read_labels(), calibration, best, on_progress=at_work)
         fitting: list[NDArray[np.int64]] = []  # rows of (label, image)
-        for start in range(0, len(rows), LABELLED_AT_ONCE):
-            likely = bank.probabilities(bank.scores(rows[start : start + LABELLED_AT_ONCE].astype(np.float32)))
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            likely = bank.probabilities(bank.scores(rows[start : start + ROWS_AT_ONCE].astype(np.float32)))
             if likely is None:
                 return
             fitting.append(np.argwhere(likely.T > 0.5) + np.array([0, start]))
@@ -203,15 +203,19 @@ def _among_neighbours(
     """(len(new), 2): in the middle of the nearest of those that have a place, which are the first of `known`."""
     owners, rows = likeness.present_vectors(connection, space.id, space.dimension)
     row_of = np.searchsorted(owners, images)  # of each vector in `now`
-    known = known[: len(places)]
-    theirs = rows[row_of[np.searchsorted(now, known)]].astype(np.float32)
+    theirs = row_of[np.searchsorted(now, known[: len(places)])]
     mine = rows[row_of[np.searchsorted(now, new)]].astype(np.float32)
-    count = min(NEIGHBOURS, len(known))
-    found = []
-    for start in range(0, len(mine), 100):
-        nearest = np.argpartition(-(mine[start : start + 100] @ theirs.T), count - 1, axis=1)[:, :count]
-        found.append(np.median(places[nearest], axis=1))  # of neighbours on two islands, none lands in the sea between
-    return np.concatenate(found).astype(np.float32)
+    scores = np.empty((len(mine), 0), np.float32)
+    nearest = np.empty((len(mine), 0), np.int64)  # of `places`
+    for start in range(0, len(theirs), ROWS_AT_ONCE):
+        block = rows[theirs[start : start + ROWS_AT_ONCE]].astype(np.float32)
+        numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(mine), len(block)))
+        scores = np.concatenate([scores, mine @ block.T], axis=1)
+        nearest = np.concatenate([nearest, numbers], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS]
+        scores, nearest = np.take_along_axis(scores, best, axis=1), np.take_along_axis(nearest, best, axis=1)
+    # Not the mean: of neighbours on two islands, none stands in the sea between.
+    return np.asarray(np.median(places[nearest], axis=1), np.float32)
 
 
 # --- labels -------------------------------------------------------------------------------------------------------

@@ -256,7 +256,11 @@ def _other_space(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_new_images_stand_among_their_neighbours(filled: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [4, 4096])
+def test_new_images_stand_among_their_neighbours(
+    filled: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(mapping, "ROWS_AT_ONCE", at_once)
     before = filled.map()
     assert before is not None
     paint(tmp_path / "images" / "green" / "new.png", "green", 99)
