@@ -82,8 +82,8 @@ def _why(kind: str) -> str | None:
 
 
 class Events:
-    """Folders followed by the system's events. Raises OSError where that cannot be: one is not there, the system's
-    limit is reached. From here on nothing is missed, also while nobody asks."""
+    """Folders followed by the system's events; none is missed, also while nobody asks. Raises OSError where that cannot
+    be, or not any longer: a folder is not there, the system's limit is reached."""
 
     def __init__(self, folders: Sequence[Path], ignored: Callable[[str], bool], stop: Event) -> None:
         from watchfiles import watch
@@ -107,18 +107,25 @@ class Events:
     def changed(self) -> set[Path]:
         """Waits a little; the folders that an index run should look at."""
         found, self._early = self._early, set()
-        for change, path in next(self._changes, ()):
-            if not self._ignored(path) and may_matter(change.raw_str(), path):
-                found |= {one for one in self._folders if Path(path).is_relative_to(one)}
+        try:
+            changes = next(self._changes, ())
+        except RuntimeError as error:  # what watchfiles makes of errors that it does not know
+            raise OSError(str(error)) from error
+        for change, path in changes:
+            if not self._ignored(path):
+                around = [one for one in self._folders if Path(path).is_relative_to(one)]
+                found |= {one for one in around if may_matter(change.raw_str(), path, one)}
         return found
 
     def close(self) -> None:
         self._changes.close()
 
 
-def may_matter(change: str, path: str) -> bool:
+def may_matter(change: str, path: str, root: Path) -> bool:
     """Whether an event (added, modified, deleted) may be about a picture, its captions, ignore rules, or a folder."""
-    name = os.path.basename(path)
+    *folders, name = Path(path).relative_to(root).parts or ("",)
+    if name.startswith("._") or any(one.startswith(".") for one in folders):  # as in files.walk
+        return False
     if os.path.splitext(name)[1].lower() in (*files.PICTURE_SUFFIXES, ".txt") or name == os.fsdecode(files.IGNORE_FILE):
         return True
     if change == "deleted":  # a folder, it may be

@@ -46,11 +46,11 @@ def watch(
                     following.close()
                 following = _Following(there, collection, exclude, poll, cancel)
                 due |= set(there)  # of what happened before, nobody told
-                if following.how != told:
-                    told = following.how
-                    on_following(told)
             else:
                 due |= following.changed()
+            if following.how != told:
+                told = following.how
+                on_following(told)
             due &= set(there)
             if due and not cancel.is_set():
                 try:
@@ -81,27 +81,41 @@ class _Following:
         self, there: dict[Path, Identity], collection: Path, exclude: Sequence[str], poll: bool | None, stop: Event
     ) -> None:
         self.there = there
-        self._collection, self._stop = os.path.join(os.path.realpath(collection), ""), stop
-        polled = {folder: self._reason(folder, poll) for folder in there if there[folder]}
-        by_events = [folder for folder, reason in polled.items() if reason is None]
+        self._collection, self._exclude, self._stop = os.path.join(os.path.realpath(collection), ""), exclude, stop
+        self._reasons = {folder: self._reason(folder, poll) for folder in there if there[folder]}
         self._events: Events | None = None
+        by_events = [folder for folder, reason in self._reasons.items() if reason is None]
         if by_events:
             try:
                 self._events = Events(by_events, self._is_own, stop)
             except OSError as error:
-                why = f"the system refuses events: {error.strerror or error}"
-                polled |= dict.fromkeys(by_events, why)
-        self._looks = {folder: Looks(folder, exclude) for folder, reason in polled.items() if reason is not None}
-        self.how = tuple(self._how(folder, polled.get(folder)) for folder in there)
+                self._give_up(error)
+        self._looks = {folder: Looks(folder, exclude) for folder, reason in self._reasons.items() if reason is not None}
+
+    @property
+    def how(self) -> tuple[Following, ...]:
+        return tuple(self._how(folder) for folder in self.there)
 
     def changed(self) -> set[Path]:
         """Waits a little; the folders that an index run should look at."""
         found: set[Path] = set()
         if self._events is not None:
-            found |= self._events.changed()
+            try:
+                found |= self._events.changed()
+            except OSError as error:
+                found |= self._give_up(error)
+                self._looks |= {folder: Looks(folder, self._exclude) for folder in found}
         else:
             self._stop.wait(TICK_SECONDS)
         return found | {folder for folder, looks in self._looks.items() if looks.changed()}
+
+    def _give_up(self, error: OSError) -> set[Path]:
+        """No more events; the folders that they told of."""
+        self.close()
+        self._events = None
+        told = {folder for folder, reason in self._reasons.items() if reason is None}
+        self._reasons |= dict.fromkeys(told, f"the system refuses events: {error.strerror or error}")
+        return told
 
     def close(self) -> None:
         if self._events is not None:
@@ -115,9 +129,10 @@ class _Following:
             return "for events, pip install 'mmsearch[watch]'"
         return None if poll is False else needs_polling(folder)
 
-    def _how(self, folder: Path, reason: str | None) -> Following:
-        if self.there[folder] is None:
+    def _how(self, folder: Path) -> Following:
+        if folder not in self._reasons:
             return Following(folder, "away")
+        reason = self._reasons[folder]
         return Following(folder, "events" if reason is None else "polling", reason or "")
 
     def _is_own(self, path: str) -> bool:

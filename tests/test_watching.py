@@ -289,6 +289,22 @@ def test_where_the_system_refuses_events_folders_are_looked_at(folder: Path, mon
     watcher.stop()
 
 
+@pytest.mark.skipif(not find_spec("watchfiles"), reason="no watchfiles")
+def test_where_events_end_folders_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher(folder.parent / "collection", poll=False)
+    watcher.ready()
+
+    def fail(_: following.Events) -> set[Path]:
+        raise OSError("error in underlying watcher")
+
+    monkeypatch.setattr(following.Events, "changed", fail)
+    how = Following(folder, "polling", "the system refuses events: error in underlying watcher")
+    wait_until(lambda: watcher.told == [(Following(folder, "events"),), (how,)], "another way")
+    paint(folder / "second.png", "red", 2)
+    watcher.sees("first.png", "second.png")
+    watcher.stop()
+
+
 def test_only_the_roots_around_what_is_named(folder: Path, tmp_path: Path) -> None:
     paint(tmp_path / "other" / "x.png", "red", 3)
     paint(folder / "deep" / "d.png", "red", 4)
@@ -385,9 +401,12 @@ def test_events_that_may_matter(tmp_path: Path) -> None:
     matter = [("added", "a.JPG"), ("modified", "a.txt"), ("modified", ".mmsearchignore"), ("added", "folder.d")]
     matter += [("deleted", "folder.d"), ("modified", "no suffix"), ("added", "no suffix")]
     for change, name in matter:
-        assert may_matter(change, str(tmp_path / name)), (change, name)
-    for change, name in [("modified", "app.log"), ("added", "app.log"), ("modified", "folder.d"), ("added", "gone.x")]:
-        assert not may_matter(change, str(tmp_path / name)), (change, name)
+        assert may_matter(change, str(tmp_path / name), tmp_path), (change, name)
+    no_matter = [("modified", "app.log"), ("added", "app.log"), ("modified", "folder.d"), ("added", "gone.x")]
+    no_matter += [("deleted", ".git/index.lock"), ("added", ".cache/a/b.jpg"), ("added", "._a.jpg")]
+    for change, name in no_matter:
+        assert not may_matter(change, str(tmp_path / name), tmp_path), (change, name)
+    assert may_matter("deleted", str(tmp_path), tmp_path)
 
 
 def test_looks_tell_of_pictures_alone_and_only_when_they_have_come_to_rest(tmp_path: Path) -> None:
