@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,19 @@ def test_the_word_index_follows_the_captions(tmp_path: Path) -> None:
     with catalog.writing() as connection:
         write.drop_captions(connection, [1])
     assert matches("boat") == []
+
+
+def test_readers_do_not_wait_for_a_writer_of_their_own_process(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "collection", create=True)
+    with catalog.writing():
+        pass
+    with catalog.reading():
+        pass
+    with catalog.writing(), ThreadPoolExecutor(1) as pool:
+
+        def read() -> int:
+            with catalog.reading() as connection:
+                return int(connection.exec_driver_sql("SELECT count(*) FROM image").scalar_one())
+
+        assert pool.submit(read).result(timeout=30) == 0
+    catalog.close()

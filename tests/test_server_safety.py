@@ -7,12 +7,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmsearch import Engine
+from mmsearch.errors import UsageError
 from mmsearch.server.settings import ServerSettings
 from mmsearch.settings import Limits
 from tests.conftest import paint
@@ -619,9 +621,33 @@ def test_defaults_are_the_safe_ones() -> None:
     settings = ServerSettings()
     assert (settings.host, settings.loopback, settings.cors, settings.allow_hosts) == ("127.0.0.1", True, (), ())
     assert settings.rate and not settings.limits.private_addresses
-    assert not ServerSettings(host="0.0.0.0").loopback
-    assert not ServerSettings(host="nas.local").loopback
+    assert not ServerSettings(host="nas.local", token=TOKEN).loopback
     assert ServerSettings(host="::1").loopback and ServerSettings(host="localhost").loopback
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": ""},
+        {"host": "nas.local"},
+        {"host": "127.evil.example"},
+        {"token": ""},
+        {"token": "short"},
+        {"token": "a token with ümlauts"},
+        {"token": "a token with\na line break"},
+        {"cors": ("*",)},
+        {"cors": ("null",)},
+        {"cors": ("https://app.example/",)},
+        {"allow_hosts": ("*",)},
+        {"allow_hosts": ("nas.local:80",)},
+        {"allow_hosts": ("",)},
+    ],
+)
+def test_what_would_not_be_safe_cannot_be_told(unsafe: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ServerSettings(**unsafe)
 
 
 def picture_bytes(size: tuple[int, int] = (64, 48), seed: int = 0) -> bytes:

@@ -129,8 +129,11 @@ class Catalog:
     def _reader_engine(self) -> Engine:
         """SQLite needs its -shm file even to read. Where it is not there and cannot be made, nobody is writing, and
         the file is read as it lies; asked anew for each transaction, since an owner may begin to write."""
+        wal, shm = (self.path.with_name(f"catalog.sqlite-{name}") for name in ("wal", "shm"))
+        opened = self._reader
+        if opened is not None and shm.exists():
+            return opened  # without the lock: readers do not wait for a writer of this very process
         with self._writing:
-            wal, shm = (self.path.with_name(f"catalog.sqlite-{name}") for name in ("wal", "shm"))
             if shm.exists() or os.access(self.folder, os.W_OK):
                 if self._reader is None:
                     self._reader = _engine(self.path, "ro", begin="BEGIN")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -99,6 +100,7 @@ def serve(
         listening = stack.enter_context(running.listen(settings))
         address = running.address(listening, settings)
         say(f"Serving {', '.join(engines)} at {address}/{f'?token={settings.token}' if made else ''}")
+        sys.stdout.flush()  # whoever started this reads the address now, not at the end
         if not settings.loopback:
             warn("others can reach this address; they need the token.")
         if on_terminal():

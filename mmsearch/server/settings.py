@@ -1,15 +1,21 @@
-"""What a server may be told, with reasons for the numbers. Plain data."""
+"""What a server may be told, with reasons for the numbers; what would not be safe cannot be told."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 
+from mmsearch.errors import UsageError
 from mmsearch.settings import Limits
 
 API = "/api/v1"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+SHORTEST_TOKEN = 12
+_PLAIN = re.compile(r"[\x21-\x7e][\x20-\x7e]*[\x21-\x7e]")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*(:[0-9A-Fa-f.]*){2,}\]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,18 @@ class ServerSettings:
     stall_seconds: float = 30.0
     rate: int = 200
     workers: int = min(32, 4 * (os.cpu_count() or 1))
+
+    def __post_init__(self) -> None:
+        if self.token is None and not self.loopback:
+            raise UsageError(f"{self.host} is an address that others reach; it needs a token.")
+        if self.token is not None and (len(self.token) < SHORTEST_TOKEN or not _PLAIN.fullmatch(self.token)):
+            raise UsageError(f"A token has {SHORTEST_TOKEN} characters at least, all of them plain ASCII.")
+        for origin in self.cors:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(f"{origin!r} is no origin; write it as in https://app.example, without a path.")
+        for name in self.allow_hosts:
+            if not _HOST.fullmatch(name):
+                raise UsageError(f"{name!r} is no name of a host; write it as in nas.local, without a port.")
 
     @property
     def loopback(self) -> bool:
