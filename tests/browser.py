@@ -33,7 +33,7 @@ FOLDERS = {  # folder -> camera, (latitude, longitude) around which pictures wer
     "Home": ("Apple iPhone 15", (48.14, 11.58), datetime(2024, 9, 1, 18)),
     "Scans": (None, None, None),
 }
-START_SECONDS = 60
+PATIENCE_SECONDS = 90  # nothing waits so long, but on a machine that is busy with other things
 
 
 def chromium() -> str | None:
@@ -121,7 +121,7 @@ def serve(collection: Path, *options: str) -> Iterator[str]:
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        assert ready.wait(START_SECONDS) and found, f"the server did not start: {''.join(said)}"
+        assert ready.wait(PATIENCE_SECONDS) and found, f"the server did not start: {''.join(said)}"
         yield found[0]
     finally:
         process.send_signal(signal.SIGINT)
@@ -285,7 +285,7 @@ def visit(browser: Any, page_server: str, contexts: dict[str, Any]) -> Iterator[
         kind = repr(sorted(options.items()))
         if kind not in contexts:
             contexts[kind] = browser.new_context(**options)
-            contexts[kind].set_default_timeout(15_000)
+            contexts[kind].set_default_timeout(PATIENCE_SECONDS * 1000)
         page = contexts[kind].new_page()
         pages.append(page)
         complaints = Complaints(server, expected=expected)

@@ -136,7 +136,7 @@ def test_it_is_light(visit: Visit, browser: Any, page_server: str) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     requests: list[Any] = []
-    page.on("requestfinished", requests.append)
+    page.on("requestfinished", lambda request: requests.append(request))
     page.goto(page_server)
     page.locator(".tile img.loaded").first.wait_for()
     page.wait_for_load_state("networkidle")

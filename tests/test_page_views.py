@@ -147,12 +147,12 @@ def test_an_evaluation_shows_its_figures(visit: Visit, page_collection: Path) ->
 
 
 def test_the_page_asks_for_the_token(visit: Visit, page_collection: Path) -> None:
-    with serve(page_collection, "--token", "open-sesame") as address:
+    with serve(page_collection, "--token", "open-sesame-open") as address:
         page = visit("/?q=a+penguin", server=address, expected=("401",))
         page.get_by_role("textbox", name="Token").fill("open, barley")
         page.keyboard.press("Enter")
         page.get_by_text("This is not the token.").wait_for()
-        page.get_by_role("textbox", name="Token").fill("open-sesame")
+        page.get_by_role("textbox", name="Token").fill("open-sesame-open")
         page.keyboard.press("Enter")
         page.locator(".tile").first.wait_for()
         assert asked(page) == {"q": ["a penguin"]}  # what was asked stays, the token does not

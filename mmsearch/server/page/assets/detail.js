@@ -78,7 +78,7 @@ function Stage({ id, size, cropping, onOpen, onCrop, onCancel }) {
     const fit = () => {
       const { clientWidth, clientHeight } = room.current;
       const [width, height] = [size.width || 4, size.height || 3];
-      const scale = Math.min(clientWidth / width, clientHeight / height, Math.max(1, 720 / Math.max(width, height)));
+      const scale = Math.min(clientWidth / width, clientHeight / height, Math.max(1, Math.max(720, clientWidth * 0.55) / Math.max(width, height)));
       setBox({ width: Math.round(width * scale), height: Math.round(height * scale) });
     };
     fit();

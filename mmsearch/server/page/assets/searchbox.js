@@ -23,6 +23,11 @@ export function SearchBox({ asked, onDraft }) {
     return () => clearTimeout(timer);
   }, [draft]);
 
+  useEffect(() => { // on phones, terms are one line that moves: its end shows where one types
+    const line = input.current.parentElement;
+    line.scrollLeft = line.scrollWidth;
+  }, [chips]);
+
   const commit = () => {
     if (!draft.trim()) return false;
     const { terms } = current();

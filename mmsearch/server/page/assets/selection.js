@@ -105,7 +105,7 @@ export function SelectionBar() {
       : html`<button type="button" class="button" onClick=${() => list(hits)}><${Icon} name="list" size=${16} />List</button>
           <button type="button" class="button" disabled=${busy || hits.length > MOST_IN_ZIP} onClick=${zip}
             title=${hits.length > MOST_IN_ZIP ? `At most ${MOST_IN_ZIP} files fit into one ZIP` : "The original files"}><${Icon} name="download" size=${16} />${busy ? "Packing…" : "ZIP"}</button>
-          <button type="button" class="button" onClick=${() => copy(hits.map(placeOf).join("\n"), hits.length === 1 ? "Path" : `${hits.length} paths`)}><${Icon} name="copy" size=${16} />Copy paths</button>
+          <button type="button" class="button" onClick=${() => copy(hits.map(placeOf).join("\n"), hits.length === 1 ? "Path" : `${hits.length} paths`)}><${Icon} name="copy" size=${16} />Copy<span class="wide-only"> paths</span></button>
           <button type="button" class="button" onClick=${() => setTagging(true)}><${Icon} name="tag" size=${16} />Tag</button>
           <${IconButton} icon="x" label="Select none" keys="Esc" onClick=${clear} />`}
   </section>`;
