@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from mmsearch import __version__
 from mmsearch.engine import Engine
 from mmsearch.server import (
+    answers,
     duplicates,
     explore,
     export,
@@ -24,7 +25,6 @@ from mmsearch.server import (
     run_endpoints,
     saved,
     search,
-    shapes,
     state,
     uploads,
 )
@@ -45,7 +45,7 @@ def create_app(engines: Mapping[str, Engine], settings: ServerSettings | None = 
         docs_url=None,  # its page loads third-party scripts
         redoc_url=None,
         lifespan=_life,
-        responses={"4XX": {"model": shapes.Problem}, "5XX": {"model": shapes.Problem}},
+        responses={"4XX": {"model": answers.Problem}, "5XX": {"model": answers.Problem}},
     )
     app.state.server = state.make(engines, settings)
     problems.add_to(app)

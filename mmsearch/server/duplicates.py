@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from mmsearch.render import json as as_json
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.replies import reply, seen
 from mmsearch.server.settings import API
 from mmsearch.server.state import Collection
@@ -13,7 +13,7 @@ from mmsearch.server.state import Collection
 router = APIRouter(prefix=API, tags=["duplicates"])
 
 
-@router.post("/duplicates", response_model=shapes.Duplicates)
+@router.post("/duplicates", response_model=answers.Duplicates)
 async def duplicates(order: shapes.DuplicatesOrder, served: Collection) -> Response:
     """Groups of duplicates, each with the copy that is suggested to keep; nothing is deleted. Compares all with all:
     for 100,000 pictures some ten seconds, with `semantic` a minute."""

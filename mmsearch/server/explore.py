@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from mmsearch.mapping import Map
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.replies import packed, reply, to_bytes
 from mmsearch.server.run_endpoints import start_run
 from mmsearch.server.search import filters_of
@@ -19,7 +19,7 @@ from mmsearch.types import Count, Facets
 router = APIRouter(prefix=API, tags=["explore"])
 
 
-@router.post("/facets", response_model=shapes.Facets)
+@router.post("/facets", response_model=answers.Facets)
 async def facets(order: shapes.FacetsOrder, served: Collection, request: Request) -> Response:
     """The images that satisfy filters, counted by month, folder, camera, tag, format and place."""
     return await served.state.workers.run(
@@ -27,7 +27,7 @@ async def facets(order: shapes.FacetsOrder, served: Collection, request: Request
     )
 
 
-@router.get("/map", response_model=shapes.Map)
+@router.get("/map", response_model=answers.Map)
 async def image_map(served: Collection, request: Request) -> Response:
     """A place for each image, those that look alike near each other. Where there is no map, or too much has changed,
     one is computed as a run, and this says so until it is there."""

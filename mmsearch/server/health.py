@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from mmsearch import __version__
 from mmsearch.errors import MMSearchError
 from mmsearch.render import json as shapes_of
-from mmsearch.server import shapes
+from mmsearch.server import answers
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import below_root, reply
 from mmsearch.server.settings import API
@@ -37,7 +37,7 @@ async def ready(state: Shared) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/collections", response_model=list[shapes.Served])
+@router.get("/collections", response_model=list[answers.Served])
 async def collections(state: Shared) -> Response:
     """The collections that are served; `current` is the one that is used where none is named."""
 
@@ -50,7 +50,7 @@ async def collections(state: Shared) -> Response:
     return await state.workers.run(job)
 
 
-@router.get("/status", response_model=shapes.Status)
+@router.get("/status", response_model=answers.Status)
 async def status(served: Collection) -> Response:
     """What the collection holds, which files failed and why."""
     return await served.state.workers.run(lambda: reply(_status(served)))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator
 
 from mmsearch import query as queries
-from mmsearch.server import shapes
+from mmsearch.server import answers
 from mmsearch.server.originals import file_response
 from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
@@ -29,19 +29,19 @@ _FOREVER = "private, max-age=31536000, immutable"
 _SHOWN = {name: f"image/{name}" for name in ("jpeg", "png", "gif", "webp", "avif", "bmp")}
 
 
-@router.get("/images", response_model=shapes.Found)
+@router.get("/images", response_model=answers.Found)
 async def images(served: Collection, k: K = 50, offset: Offset = 0, sort: Literal["date", "name"] = "date") -> Response:
     """A page of all images, the newest first, or by name."""
     return await served.state.workers.run(lambda: answer(served, queries.Query(k=k, offset=offset, sort=sort)))
 
 
-@router.get("/images/{image}", response_model=shapes.Image)
+@router.get("/images/{image}", response_model=answers.Image)
 async def image(image: ImageId, served: Collection) -> Response:
     """All that is known about one image."""
     return await served.state.workers.run(lambda: reply(_as_json(known(served, image), served)))
 
 
-@router.get("/images/{image}/captions", response_model=list[shapes.CaptionOfImage])
+@router.get("/images/{image}/captions", response_model=list[answers.CaptionOfImage])
 async def captions(image: ImageId, served: Collection) -> Response:
     """The captions of one image."""
     return await served.state.workers.run(lambda: reply(_as_json(known(served, image), served)["captions"]))

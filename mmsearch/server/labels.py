@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from mmsearch.render import json as as_json
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.images import known
 from mmsearch.server.replies import reply, seen, shown
 from mmsearch.server.search import ImageId, asked
@@ -20,7 +20,7 @@ Few = Annotated[int, Query(ge=1, le=100)]
 TagName = Annotated[str, Path(min_length=1, max_length=200)]
 
 
-@router.get("/images/{image}/describe", response_model=shapes.Description)
+@router.get("/images/{image}/describe", response_model=answers.Description)
 async def describe_image(image: ImageId, served: Collection, k: Few = 5) -> Response:
     """The captions nearest to an image of the collection, and the labels most probable for it."""
 
@@ -31,7 +31,7 @@ async def describe_image(image: ImageId, served: Collection, k: Few = 5) -> Resp
     return await served.state.workers.run(job)
 
 
-@router.post("/describe", response_model=shapes.Description)
+@router.post("/describe", response_model=answers.Description)
 async def describe(order: shapes.DescribeOrder, served: Collection) -> Response:
     """The same for an uploaded picture."""
     return await served.state.workers.run(
@@ -39,7 +39,7 @@ async def describe(order: shapes.DescribeOrder, served: Collection) -> Response:
     )
 
 
-@router.post("/images/{image}/tags", response_model=list[shapes.TagOfImage])
+@router.post("/images/{image}/tags", response_model=list[answers.TagOfImage])
 async def add_tags(image: ImageId, names: shapes.TagNames, served: Collection) -> Response:
     """Give an image tags, as a person. Answers with all that it has."""
 
@@ -51,7 +51,7 @@ async def add_tags(image: ImageId, names: shapes.TagNames, served: Collection) -
     return await served.state.workers.run(job)
 
 
-@router.delete("/images/{image}/tags/{name:path}", response_model=list[shapes.TagOfImage])
+@router.delete("/images/{image}/tags/{name:path}", response_model=list[answers.TagOfImage])
 async def remove_tag(image: ImageId, name: TagName, served: Collection) -> Response:
     """Take a tag away from an image, whoever gave it. Answers with those that are left."""
 
@@ -63,7 +63,7 @@ async def remove_tag(image: ImageId, name: TagName, served: Collection) -> Respo
     return await served.state.workers.run(job)
 
 
-@router.get("/tags", response_model=list[shapes.TagCount])
+@router.get("/tags", response_model=list[answers.TagCount])
 async def tags(served: Collection) -> Response:
     """All tags, and how many images have each."""
     return await served.state.workers.run(
@@ -71,7 +71,7 @@ async def tags(served: Collection) -> Response:
     )
 
 
-@router.post("/why", response_model=shapes.Explanation)
+@router.post("/why", response_model=answers.Explanation)
 async def why(order: shapes.WhyOrder, served: Collection) -> Response:
     """Why a query finds an image where it does, or why not."""
 

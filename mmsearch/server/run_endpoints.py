@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from mmsearch.engine import Engine
 from mmsearch.errors import UsageError
 from mmsearch.render import json as as_json
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.replies import below_root, reply
 from mmsearch.server.runs import Run, RunKind, Work
 from mmsearch.server.settings import API
@@ -26,29 +26,28 @@ router = APIRouter(prefix=API, tags=["runs"])
 RunId = Annotated[int, Path(ge=1, le=shapes.LARGEST)]
 LOOK_SECONDS = 0.25  # how often a stream looks whether there is something new
 COMMENT_SECONDS = 15.0
-MOST_STREAMS = 100
 
 
-@router.get("/runs", response_model=list[shapes.Run])
+@router.get("/runs", response_model=list[answers.Run])
 async def runs(state: Shared) -> Response:
     """The runs that are waiting, at work, or have ended since the server began; the newest first."""
     return reply([one.to_json() for one in state.runs.all()])
 
 
-@router.post("/runs", response_model=shapes.Run, status_code=202)
+@router.post("/runs", response_model=answers.Run, status_code=202)
 async def start(order: Annotated[shapes.RunOrder, Body(discriminator="kind")], served: Collection) -> Response:
     """Start a run; it goes on whether somebody watches it or not."""
     run = await served.state.workers.run(lambda: start_run(served, order))
     return reply(run.to_json(), status=202)
 
 
-@router.get("/runs/{run}", response_model=shapes.Run)
+@router.get("/runs/{run}", response_model=answers.Run)
 async def one_run(run: RunId, state: Shared) -> Response:
     """How far a run is, or what it did."""
     return reply(state.runs.get(run).to_json())
 
 
-@router.delete("/runs/{run}", response_model=shapes.Run)
+@router.delete("/runs/{run}", response_model=answers.Run)
 async def cancel(run: RunId, state: Shared) -> Response:
     """Ask a run to end; what it did so far is kept."""
     return reply(state.runs.cancel(run).to_json())

@@ -51,11 +51,12 @@ class Run:
     version: int = 0
 
     def tell(self, progress: Progress) -> None:
-        """Called by the work, often; where that knows no other way to be cancelled, this ends it."""
+        """Called by the work, often."""
         self.progress = progress
         self.version += 1
 
     def tell_or_end(self, progress: Progress) -> None:
+        """The same for work that knows no other way to be cancelled: this ends it."""
         self.tell(progress)
         if self.asked.is_set():
             raise CancelledError
@@ -117,12 +118,6 @@ class Runs:
         """The newest first."""
         with self._lock:
             return sorted(self._runs.values(), key=lambda one: -one.id)
-
-    def going(self, kind: RunKind, collection: str) -> Run | None:
-        """A run of this kind that has not ended."""
-        return next(
-            (one for one in self.all() if (one.kind, one.collection) == (kind, collection) and not one.ended), None
-        )
 
     def cancel(self, run: int) -> Run:
         """Ask a run to end; one that waits has ended with that."""

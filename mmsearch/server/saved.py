@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 
 from mmsearch import query as queries
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import reply
 from mmsearch.server.search import asked
@@ -19,7 +19,7 @@ router = APIRouter(prefix=API, tags=["saved"])
 Name = Annotated[str, Path(min_length=1, max_length=200)]
 
 
-@router.get("/saved", response_model=list[shapes.Saved])
+@router.get("/saved", response_model=list[answers.Saved])
 async def all_saved(served: Collection) -> Response:
     """All saved queries, by name."""
 
@@ -30,7 +30,7 @@ async def all_saved(served: Collection) -> Response:
     return await served.state.workers.run(job)
 
 
-@router.get("/saved/{name:path}", response_model=shapes.Saved)
+@router.get("/saved/{name:path}", response_model=answers.Saved)
 async def saved(name: Name, served: Collection) -> Response:
     """One saved query."""
 
@@ -40,7 +40,7 @@ async def saved(name: Name, served: Collection) -> Response:
     return await served.state.workers.run(job)
 
 
-@router.put("/saved/{name:path}", response_model=shapes.Saved)
+@router.put("/saved/{name:path}", response_model=answers.Saved)
 async def save(name: Name, query: shapes.QueryShape, served: Collection) -> Response:
     """Keep a query under a name, in place of the one that had it. Uploads are not kept."""
 

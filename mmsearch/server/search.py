@@ -12,9 +12,10 @@ from mmsearch.errors import UsageError
 from mmsearch.filters import Filters
 from mmsearch.query import Match, Sort
 from mmsearch.render import json as shapes_of
+from mmsearch.server import answers
 from mmsearch.server.replies import reply, shown
 from mmsearch.server.settings import API
-from mmsearch.server.shapes import LARGEST, LONGEST_TEXT, MOST_HITS, FiltersShape, Found, QueryShape, TermShape
+from mmsearch.server.shapes import LARGEST, LONGEST_TEXT, MOST_HITS, FiltersShape, QueryShape, TermShape
 from mmsearch.server.state import Collection, Served, State
 from mmsearch.types import Kind
 
@@ -25,13 +26,13 @@ ImageId = Annotated[int, Path(ge=0, le=LARGEST, description="The id of an image 
 Offset = Annotated[int, Query(ge=0, le=10**9)]
 
 
-@router.post("/search", response_model=Found)
+@router.post("/search", response_model=answers.Found)
 async def search(query: QueryShape, served: Collection) -> Response:
     """The best answers to a query, best first."""
     return await served.state.workers.run(lambda: answer(served, asked(query, served.state)))
 
 
-@router.get("/search", response_model=Found, name="search_by_text")
+@router.get("/search", response_model=answers.Found, name="search_by_text")
 async def search_by_text(
     served: Collection,
     q: Annotated[str, Query(max_length=LONGEST_TEXT, examples=["a red sports car"])],
@@ -54,7 +55,7 @@ async def search_by_text(
     return await served.state.workers.run(job)
 
 
-@router.get("/images/{image}/similar", response_model=Found)
+@router.get("/images/{image}/similar", response_model=answers.Found)
 async def similar(image: ImageId, served: Collection, k: K = 10) -> Response:
     """What looks like an image of the collection, itself first."""
     return await served.state.workers.run(lambda: answer(served, queries.Query((queries.Term(image=image),), k=k)))

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 
 from mmsearch.decode import decode
 from mmsearch.errors import PictureError, UsageError
-from mmsearch.server import shapes
+from mmsearch.server import answers, shapes
 from mmsearch.server.replies import reply, unchanged
 from mmsearch.server.settings import API
 from mmsearch.server.state import Shared, State
@@ -35,7 +35,7 @@ _BODY = {
 }
 
 
-@router.post("/uploads", response_model=shapes.Upload, openapi_extra={"requestBody": _BODY})
+@router.post("/uploads", response_model=answers.Upload, openapi_extra={"requestBody": _BODY})
 async def upload(request: Request, state: Shared) -> Response:
     """Send a picture to search with, as the body itself or as the field `picture` of a form."""
     data = await _content(request)
