@@ -114,9 +114,11 @@ def _embed(
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
     known = PrecomputedNeighbors(nearest, distances)
-    affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=THREADS)
-    method = "fft" if len(beginning) > FEW else "bh"
-    embedding = TSNEEmbedding(beginning, affinities, negative_gradient_method=method, n_jobs=THREADS, random_state=0)
+    few = len(beginning) <= FEW
+    threads = 1 if few else THREADS  # few are done before two threads have met; on a busy machine that takes minutes
+    method = "bh" if few else "fft"
+    affinities = PerplexityBasedNN(knn_index=known, perplexity=perplexity, n_jobs=threads)
+    embedding = TSNEEmbedding(beginning, affinities, negative_gradient_method=method, n_jobs=threads, random_state=0)
     late = min(max(len(beginning) / POINTS_PER_EXAGGERATION, 1.0), MOST_EXAGGERATION)
     before = 0
 
