@@ -15,17 +15,13 @@ from mmsearch.cli.console import on_terminal, say, show_json, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.interrupt import polite_interrupt
 from mmsearch.cli.progress import only_waiting, progress_shown
-from mmsearch.errors import UsageError
 from mmsearch.render import json
 from mmsearch.render import report as render
-from mmsearch.render.text import printable
 from mmsearch.settings import Limits
 from mmsearch.types import IndexReport
 
 if TYPE_CHECKING:
     from mmsearch.following import Following
-
-_FAILURES_SHOWN = 10  # the rest is in `status`
 
 EXAMPLES = """\b
 Examples:
@@ -78,15 +74,7 @@ def index(
             "--watch", help="Go on: index again whenever something changes, until Ctrl-C. See mmsearch[watch]."
         ),
     ] = False,
-    poll: Annotated[
-        bool | None,
-        typer.Option(
-            "--poll/--no-poll",
-            show_default=False,
-            help="With --watch: look at the folders again and again, or rely on the system's events. Without, as their "
-            "file systems need.",
-        ),
-    ] = None,
+    poll: options.Poll = None,
     model: options.Model = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -109,8 +97,7 @@ def index(
     """
     from mmsearch.engine import Engine
 
-    if poll is not None and not watch:
-        raise UsageError("--poll and --no-poll say how to watch; add --watch.")
+    options.check_poll(poll, watch)
     limits = Limits(max_megapixels, max_megabytes)
     told = _Told(as_json)
     with (
@@ -177,24 +164,10 @@ class _Told:
 
     def following(self, roots: tuple[Following, ...]) -> None:
         """A line."""
-        ways = [
-            f"{printable(str(one.folder))} by {one.how}{f' ({one.reason})' if one.reason else ''}"
-            if one.how != "away"
-            else f"{printable(str(one.folder))} once it is back"
-            for one in roots
-        ]
-        warn(f"following {', '.join(ways) or 'nothing: there are no folders yet'}; Ctrl-C ends it.")
+        warn(f"{render.following(roots)}; Ctrl-C ends it.")
 
     def _tell_problems(self, report: IndexReport) -> None:
-        problems = [f"{printable(str(root))}: left alone: {reason}" for root, reason in report.left_alone]
-        problems += report.notices
-        shown = report.failures[:_FAILURES_SHOWN]
-        problems += [f"{printable(str(failure.path))}: {failure.error}" for failure in shown]
-        if report.failed > len(shown):  # those of earlier runs among them: they are tried again when they change
-            more = (
-                f"{report.failed - len(shown):,} more failed" if shown else f"{report.failed:,} failed in earlier runs"
-            )
-            problems.append(f"{more}; `mmsearch status` lists them all.")
+        problems = render.index_problems(report)
         for problem in problems:
             if problem not in self._problems:
                 warn(problem)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmsearch.errors import UsageError
+
 
 def before_the_command(context: typer.Context) -> str | None:
     """The collection of `mmsearch -c trips query beach`."""
@@ -45,6 +47,15 @@ Precision = Annotated[
     str, typer.Option("--precision", metavar="NAME", help="How a large model calculates: auto, fp32, bf16, fp16.")
 ]
 AllowPrivate = Annotated[bool, typer.Option("--allow-private", help="Let a picture URL lead into the local network.")]
+Poll = Annotated[
+    bool | None,
+    typer.Option(
+        "--poll/--no-poll",
+        show_default=False,
+        help="With --watch: look at the folders again and again, or rely on the system's events. Without, as their "
+        "file systems need.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LabelFile = Annotated[
     Path | None,
@@ -56,3 +67,8 @@ LabelFile = Annotated[
         help="A list of your own: one label a line, or label,prompt. Without it: 700 common things.",
     ),
 ]
+
+
+def check_poll(poll: bool | None, watch: bool) -> None:
+    if poll is not None and not watch:
+        raise UsageError("--poll and --no-poll say how to watch; add --watch.")

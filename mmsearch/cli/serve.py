@@ -18,6 +18,7 @@ EXAMPLES = """\b
 Examples:
   mmsearch serve
   mmsearch serve -c trips -c ./work --port 8080
+  mmsearch serve --watch
   mmsearch serve --host 0.0.0.0 --allow-host nas.local
   curl 'localhost:8765/api/v1/search?q=a+red+car'
 """
@@ -54,6 +55,11 @@ def serve(
     rate: Annotated[
         int, typer.Option("--rate", min=0, metavar="N", help="Requests a second of each client; 0: any number.")
     ] = 200,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow the folders, and index what changes in them. See mmsearch[watch]."),
+    ] = False,
+    poll: options.Poll = None,
     model: options.Model = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -77,6 +83,7 @@ def serve(
         ) from error
     from mmsearch.engine import Engine
 
+    options.check_poll(poll, watch)
     made = not token and not is_loopback(host)
     settings = ServerSettings(
         host=host,
@@ -86,6 +93,8 @@ def serve(
         cors=tuple(cors or ()),
         rate=rate,
         limits=Limits(),
+        watch=watch,
+        poll=poll,
     )
     with ExitStack() as stack:
         engines: dict[str, Engine] = {}

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from mmsearch.describing import Description
     from mmsearch.encoders.registry import ModelInfo
     from mmsearch.explaining import Explanation
+    from mmsearch.following import Following
     from mmsearch.labels import LabelScore
     from mmsearch.tagging import LabelledPicture, TagReport
+
+_FAILURES_SHOWN = 10  # the rest is in `status`
 
 
 def index_report(report: IndexReport) -> str:
@@ -33,6 +36,29 @@ def index_report(report: IndexReport) -> str:
         parts.append(f"text in {count(report.texts, 'picture')}")
     rate = f", {report.images_per_second:,.0f} pictures a second" if report.images_per_second >= 1 else ""
     return f"{', '.join(parts)}; {report.seconds:.1f} s{rate} ({printable(report.space)})"
+
+
+def index_problems(report: IndexReport) -> list[str]:
+    """A line each; of the files that failed, the first ones."""
+    problems = [f"{printable(str(root))}: left alone: {reason}" for root, reason in report.left_alone]
+    problems += report.notices
+    shown = report.failures[:_FAILURES_SHOWN]
+    problems += [f"{printable(str(failure.path))}: {failure.error}" for failure in shown]
+    if report.failed > len(shown):  # those of earlier runs among them: they are tried again when they change
+        more = f"{report.failed - len(shown):,} more failed" if shown else f"{report.failed:,} failed in earlier runs"
+        problems.append(f"{more}; `mmsearch status` lists them all.")
+    return problems
+
+
+def following(roots: Iterable[Following]) -> str:
+    """Part of a line."""
+    ways = [
+        f"{printable(str(one.folder))} by {one.how}{f' ({one.reason})' if one.reason else ''}"
+        if one.how != "away"
+        else f"{printable(str(one.folder))} once it is back"
+        for one in roots
+    ]
+    return f"following {', '.join(ways) or 'nothing: there are no folders yet'}"
 
 
 def duplicates(found: Duplicates) -> str:

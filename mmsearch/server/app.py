@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,7 @@ from mmsearch.server import (
 from mmsearch.server.guard import Guard
 from mmsearch.server.observing import Observer
 from mmsearch.server.settings import ServerSettings
+from mmsearch.server.watches import Watches
 
 DESCRIPTION = "Find pictures by meaning. Errors are application/problem+json; `detail` is one line for people."
 
@@ -68,5 +70,11 @@ def create_app(engines: Mapping[str, Engine], settings: ServerSettings | None = 
 
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
+    shared: state.State = app.state.server
+    following = Watches(shared) if shared.settings.watch else None
+    if following is not None:
+        following.start()
     yield
-    app.state.server.runs.cancel_all()
+    shared.runs.cancel_all()
+    if following is not None:
+        await asyncio.to_thread(following.stop)

@@ -7,6 +7,7 @@ the path without its query, for the same reason.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -83,17 +84,29 @@ async def metrics(state: Shared) -> Response:
 
 def configure_logs(*, as_json: bool) -> None:
     """For a process that does nothing but serve: JSON lines on stderr, with every request; or, for a person at a
-    terminal, warnings and errors alone."""
+    terminal, one line each of all but the requests."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_json_formatter() if as_json else logging.Formatter("mmsearch: %(message)s"))
+    handler.setFormatter(_json_formatter() if as_json else _OneLine("mmsearch: %(message)s"))
     for name, level in (
-        ("mmsearch.server", logging.INFO if as_json else logging.WARNING),
+        ("mmsearch.server", logging.INFO),
+        ("mmsearch.server.requests", logging.INFO if as_json else logging.WARNING),
         ("uvicorn", logging.WARNING),
         ("asyncio", logging.ERROR),
     ):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+
+
+class _OneLine(logging.Formatter):
+    """For a person at a terminal: what failed; where, for those who ask."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or os.environ.get("MMSEARCH_DEBUG"):
+            return super().format(record)
+        what = " ".join(f"{record.getMessage()}: {type(error).__name__}: {error}".split())
+        return f"mmsearch: {what} (please report it; MMSEARCH_DEBUG=1 shows where it was)"
 
 
 def _json_formatter() -> Any:

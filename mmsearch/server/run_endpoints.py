@@ -20,6 +20,7 @@ from mmsearch.server.replies import below_root, reply
 from mmsearch.server.runs import Run, RunKind, Work
 from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served, Shared, State
+from mmsearch.types import IndexReport
 
 router = APIRouter(prefix=API, tags=["runs"])
 
@@ -111,14 +112,19 @@ def _index(served: Served, order: shapes.IndexOrder) -> Work:
             on_progress=run.tell,
             cancel=run.asked,
         )
-        data = as_json.index_report(report)
-        if not served.state.settings.loopback:
-            roots = served.engine.roots()
-            data["left_alone"] = [{**one, "root": os.path.basename(one["root"])} for one in data["left_alone"]]
-            data["notices"] = [_without_roots(one, roots) for one in data["notices"]]
-        return data
+        return report_json(report, served)
 
     return work
+
+
+def report_json(report: IndexReport, served: Served) -> dict[str, Any]:
+    """What an index run did; for others than this machine, without the places of roots."""
+    data = as_json.index_report(report)
+    if not served.state.settings.loopback:
+        roots = served.engine.roots()
+        data["left_alone"] = [{**one, "root": os.path.basename(one["root"])} for one in data["left_alone"]]
+        data["notices"] = [_without_roots(one, roots) for one in data["notices"]]
+    return data
 
 
 def _inside_roots(engine: Engine, folders: list[str]) -> list[str]:

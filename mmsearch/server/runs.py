@@ -35,7 +35,8 @@ class CancelledError(Exception):
 
 @dataclass(slots=True)
 class Run:
-    """One run. `asked` is set to cancel it. version: grows with every change."""
+    """One run. `asked` is set to cancel it. by_watch: it keeps up with the folders, and ends with that alone. version:
+    grows with every change."""
 
     id: int
     kind: RunKind
@@ -48,6 +49,7 @@ class Run:
     ended_at: datetime | None = None
     report: dict[str, Any] | None = None
     error: str | None = None
+    by_watch: bool = False
     version: int = 0
 
     def tell(self, progress: Progress) -> None:
@@ -98,13 +100,24 @@ class Runs:
         with self._lock:
             if sum(one.state == "waiting" for one in self._runs.values()) >= MOST_WAITING:
                 raise ProblemError(503, f"{MOST_WAITING} runs are waiting already; try again later.", retry_after=60)
-            run = Run(self._next, kind, collection)
-            self._next += 1
-            self._runs[run.id] = run
-            ended = [one.id for one in self._runs.values() if one.ended]
-            for old in ended[:-KEPT]:
-                del self._runs[old]
+            run = self._new(kind, collection)
         self._waiting.put((run, work))
+        return run
+
+    def begun_by_watch(self, collection: str) -> Run:
+        """An index run that is at work on the watch's own thread, which ends it (`end`)."""
+        with self._lock:
+            run = self._new("index", collection)
+            run.by_watch, run.state, run.started_at = True, "running", datetime.now(UTC)
+        return run
+
+    def _new(self, kind: RunKind, collection: str) -> Run:
+        run = Run(self._next, kind, collection)
+        self._next += 1
+        self._runs[run.id] = run
+        ended = [one.id for one in self._runs.values() if one.ended]
+        for old in ended[:-KEPT]:
+            del self._runs[old]
         return run
 
     def get(self, run: int) -> Run:
@@ -122,15 +135,17 @@ class Runs:
     def cancel(self, run: int) -> Run:
         """Ask a run to end; one that waits has ended with that."""
         found = self.get(run)
+        if found.by_watch and not found.ended:
+            raise ProblemError(409, f"The run {run} keeps up with the folders (--watch); it ends by itself.")
         found.asked.set()
         with self._lock:
             if found.state == "waiting":
-                _end(found, "cancelled")
+                end(found, "cancelled")
         return found
 
     def cancel_all(self) -> None:
         for run in self.all():
-            if not run.ended:
+            if not (run.ended or run.by_watch):
                 self.cancel(run.id)
 
     def _work(self) -> None:
@@ -143,17 +158,18 @@ class Runs:
                 run.version += 1
             try:
                 run.report = work(run)
-                _end(run, "cancelled" if run.asked.is_set() else "done")
+                end(run, "cancelled" if run.asked.is_set() else "done")
             except CancelledError:
-                _end(run, "cancelled")
+                end(run, "cancelled")
             except MMSearchError as error:
                 run.error = type(error).__name__
-                _end(run, "failed", str(error))
+                end(run, "failed", str(error))
             except Exception:  # noqa: BLE001 - recorded with the run that failed, whatever it was
                 _log.exception("run %s of %s failed", run.id, run.kind)
-                _end(run, "failed", INTERNAL)
+                end(run, "failed", INTERNAL)
 
 
-def _end(run: Run, state: RunState, message: str = "") -> None:
+def end(run: Run, state: RunState, message: str = "") -> None:
+    """By whoever does its work."""
     run.message, run.ended_at, run.state = message, datetime.now(UTC), state
     run.version += 1

@@ -28,6 +28,7 @@ class ServerSettings:
     max_upload_megabytes: of a picture; cameras stay below. uploads_megabytes: kept in memory, all together.
     request_seconds: until the answer begins; the slowest picture URL takes 20. stall_seconds: how long a client may
     read or send nothing. rate: requests a second of one client, 0: any number; a page of thumbnails is 100 at once.
+    watch: follow the folders of all collections; poll: as for `Engine.watch`.
     workers: threads that search and decode; more of them than cores, since they also wait for disks.
     """
 
@@ -43,6 +44,8 @@ class ServerSettings:
     request_seconds: float = 60.0
     stall_seconds: float = 30.0
     rate: int = 200
+    watch: bool = False
+    poll: bool | None = None
     workers: int = min(32, 4 * (os.cpu_count() or 1))
 
     def __post_init__(self) -> None:
