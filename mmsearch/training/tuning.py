@@ -48,8 +48,7 @@ class Recipe:
     concept part, which follows them in a vector. concept_weight: its weight in the product while training; used_weight:
     its weight in use.
     photograph_views, drawing_views: how many of each picture.
-    head_*: while the towers rest. batch, drawings, sayings: of each so many a step; captions: of each photograph, while
-    the towers are tuned.
+    head_*: while the towers rest. batch, drawings, sayings: of each so many a step.
     settling_*: of the heads, after the towers were tuned.
     *_rate: learning rates; each layer of the text tower learns text_decay times as fast as the one above it.
     drawing_weight, saying_weight, class_weight: in the loss; the last one of classifying as before.
@@ -60,7 +59,7 @@ class Recipe:
     concept_width: int = 160
     concept_weight: float = 0.3
     used_weight: float = 0.75
-    photograph_views: int = 5
+    photograph_views: int = 4
     drawing_views: int = 3
     head_steps: int = 250
     head_batch: int = 1000
@@ -68,9 +67,8 @@ class Recipe:
     head_sayings: int = 600
     head_rate: float = 1e-3
     head_weight_decay: float = 0.5
-    steps: int = 560
+    steps: int = 260
     batch: int = 256
-    captions: int = 2
     drawings: int = 96
     sayings: int = 128
     image_rate: float = 3e-4
@@ -81,7 +79,7 @@ class Recipe:
     drawing_weight: float = 0.5
     saying_weight: float = 0.5
     class_weight: float = 1.0
-    average: float = 0.99
+    average: float = 0.985
     settling_steps: int = 80
     settling_rate: float = 3e-4
     seed: int = 0
@@ -107,8 +105,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step looks at: pictures of a view each, texts of each (all first ones, then all second ones), and
-    sayings with their classes (s, 1000)."""
+    """What one step looks at: pictures of a view each, a text of each, and sayings with their classes (s, 1000)."""
 
     photographs: Tensor
     photograph_view: int
@@ -159,7 +156,7 @@ def _quick(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def train(material: Material, recipe: Recipe, words: Words) -> Model:
-    """The whole training; three quarters of an hour on two cores, nearly all of it `tune`."""
+    """The whole training; half an hour on two cores, nearly all of it `tune`."""
     torch.manual_seed(recipe.seed)
     model = Model(material.names, recipe)
     train_heads(model, material, recipe, words)
@@ -252,7 +249,7 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
     model.train()
     start = time.monotonic()
     for number in range(recipe.steps):
-        step = _draw(material, recipe.batch, recipe.drawings, draw, chance, recipe.captions)
+        step = _draw(material, recipe.batch, recipe.drawings, draw, chance)
         said, meant = material.sayings.draw(recipe.sayings, chance)
         step = replace(step, said=said, meant=meant)
         maps = torch.cat((photographs.pick(step.photograph_view, step.photographs),
@@ -273,7 +270,7 @@ def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Mode
         follow(average, tuned, min(recipe.average, (1 + number) / (10 + number)))
         if number % 10 == 9:
             taken = time.monotonic() - start
-            log.info("step %d of %d, loss %.3f, %.3f kept, %.0f s", number + 1, recipe.steps, loss, kept, taken)
+            log.info("step %d of %d, loss %.3f, %.0f s", number + 1, recipe.steps, loss.item(), taken)
     tuned.load_state_dict(average.state_dict())
     return model.eval()
 
@@ -289,14 +286,12 @@ def _loss(
     alone: bool = False,
 ) -> Tensor:
     """pooled, logits: of photographs, then drawings. states: of captions, names of drawings, sayings."""
-    photographs, captions = len(step.photographs), len(step.captions)
-    said = captions + len(step.drawn)
+    cut = len(step.photographs), len(step.photographs) + len(step.drawings)
     images, texts = model.images(pooled, logits), model.texts(states)
-    own = torch.eye(photographs).repeat(1, captions // photographs)
-    loss: Tensor = model.pairs(images[:photographs], texts[:captions], own)
-    alike = _alike(states[captions:said].detach())
-    loss = loss + recipe.drawing_weight * model.pairs(images[photographs:], texts[captions:said], alike)
-    return loss + recipe.saying_weight * _meanings(model, states[said:], step.meant, draw, alone)
+    loss: Tensor = model.pairs(images[: cut[0]], texts[: cut[0]], torch.eye(cut[0]))
+    alike = _alike(states[cut[0] : cut[1]].detach())
+    loss = loss + recipe.drawing_weight * model.pairs(images[cut[0] :], texts[cut[0] : cut[1]], alike)
+    return loss + recipe.saying_weight * _meanings(model, states[cut[1] :], step.meant, draw, alone)
 
 
 def _meanings(model: Model, states: Tensor, meant: Tensor, draw: torch.Generator, alone: bool) -> Tensor:
@@ -320,20 +315,13 @@ def _alike(states: Tensor) -> Tensor:
     return (states @ states.T > 0.97).float()
 
 
-def _draw(
-    material: Material,
-    photographs: int,
-    drawings: int,
-    draw: torch.Generator,
-    chance: random.Random,
-    captions: int = 1,
-) -> Step:
-    """Random pictures, one view for all; `captions` texts of each photograph, one of each drawing; without sayings."""
+def _draw(material: Material, photographs: int, drawings: int, draw: torch.Generator, chance: random.Random) -> Step:
+    """Random pictures, one view for all, one text for each; without sayings."""
     which = torch.randperm(len(material.photographs.texts), generator=draw)[:photographs]
     drawn = torch.randperm(len(material.drawings.texts), generator=draw)[:drawings]
     return Step(
         which, chance.randrange(len(material.photographs.views)), drawn, chance.randrange(len(material.drawings.views)),
-        [chance.choice(material.photographs.texts[i]) for _ in range(captions) for i in which.tolist()],
+        [chance.choice(material.photographs.texts[i]) for i in which.tolist()],
         [chance.choice(material.drawings.texts[i]) for i in drawn.tolist()],
         [], torch.empty(0),
     )  # fmt: skip

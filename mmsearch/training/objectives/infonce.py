@@ -1,6 +1,6 @@
 """Symmetric InfoNCE with any number of positives a row.
 
-In: n image vectors and m text vectors of unit length, and which of them belong together. Out: one loss.
+In: n image vectors and n text vectors of unit length, and which of them belong together. Out: one loss.
 van den Oord et al. 2018 (arXiv 1807.03748); symmetric as in Radford et al. 2021 (arXiv 2103.00020); several
 positives share the target evenly, as in Khosla et al. 2020 (arXiv 2004.11362).
 
@@ -28,9 +28,9 @@ class InfoNCE(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def forward(self, images: Tensor, texts: Tensor, positive: Tensor) -> Tensor:
-        """images (n, d), texts (m, d) unit length; positive (n, m), 1 where image i and text j belong together, else 0.
+        """images, texts (n, d) unit length; positive (n, n), 1 where image i and text j belong together, else 0.
         Every image and every text needs a positive."""
-        logits = self.scale.exp().clamp(max=100) * images @ texts.T  # (n, m)
+        logits = self.scale.exp().clamp(max=100) * images @ texts.T  # (n, n)
         return (one_way(logits, positive) + one_way(logits.T, positive.T)) / 2
 
 
