@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 import httpx2 as httpx
 
 from mmsearch import Engine
+from mmsearch.server.observing import configure_logs
 from mmsearch.server.running import listen, make_server
 from mmsearch.server.settings import ServerSettings
 from mmsearch.server.state import State
@@ -66,6 +68,21 @@ def serving(engines: Engine | Mapping[str, Engine], **settings: object) -> Itera
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def configured_logs(*, as_json: bool) -> Iterator[None]:
+    """Logs as in a process that does nothing but serve."""
+    loggers = [logging.getLogger(f"mmsearch.server{name}") for name in ("", ".requests")]
+    loggers += [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
+    before = [(one.handlers, one.propagate, one.level) for one in loggers]
+    try:
+        configure_logs(as_json=as_json)
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def problem(answer: httpx.Response, status: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,9 +16,8 @@ from PIL import Image
 
 from mmsearch import Engine, Query, Term
 from mmsearch.render import json as as_json
-from mmsearch.server import observing
 from tests.conftest import paint
-from tests.serving import V1, Running, problem, serving
+from tests.serving import V1, Running, configured_logs, problem, serving
 from tests.toy import ToyEncoder
 
 
@@ -419,18 +417,10 @@ def test_metrics(server: Running) -> None:
 
 
 def test_logs_are_lines_of_json(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("mmsearch.server", "uvicorn", "asyncio")
-    before = {name: (one.handlers, one.propagate, one.level) for name in names for one in [logging.getLogger(name)]}
-    try:
-        observing.configure_logs(as_json=True)
+    with configured_logs(as_json=True):
         server.http.get(f"{V1}/search", params={"q": "a secret"})
         server.http.get("/")
         lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    finally:
-        for name, (handlers, propagate, level) in before.items():
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
     first = lines[0]
     assert (first["method"], first["path"], first["status"], first["route"]) == (
         *("GET", f"{V1}/search", 200, "/api/v1/search"),

@@ -18,9 +18,8 @@ import pytest
 from mmsearch import Engine, following
 from mmsearch.errors import CollectionError
 from mmsearch.server import watches
-from mmsearch.server.observing import configure_logs
 from tests.conftest import paint
-from tests.serving import V1, Running, problem, serving
+from tests.serving import V1, Running, configured_logs, problem, serving
 from tests.test_server_process import PATIENCE_SECONDS, started
 from tests.test_watching import WAYS, wait_until
 from tests.toy import ToyEncoder
@@ -164,22 +163,13 @@ def test_where_following_fails_it_begins_again(
 def test_an_error_is_one_line_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    loggers = [
-        logging.getLogger(name) for name in ("mmsearch.server", "mmsearch.server.requests", "uvicorn", "asyncio")
-    ]
-    before = [(one, one.handlers, one.propagate, one.level) for one in loggers]
-    try:
-        configure_logs(as_json=False)
+    with configured_logs(as_json=False):
         try:
             raise ValueError("a\nb")
         except ValueError:
             logging.getLogger("mmsearch.server").exception("run 1 of index failed")
         logging.getLogger("mmsearch.server.requests").info("request")
         logging.getLogger("mmsearch.server.watching").info("following nothing")
-    finally:
-        for logger, handlers, propagate, level in before:
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
     assert stream.getvalue().splitlines() == [
         "mmsearch: run 1 of index failed: ValueError: a b (please report it; MMSEARCH_DEBUG=1 shows where it was)",
         "mmsearch: following nothing",

@@ -89,13 +89,13 @@ def configure_logs(*, as_json: bool) -> None:
     handler.setFormatter(_json_formatter() if as_json else _OneLine("mmsearch: %(message)s"))
     for name, level in (
         ("mmsearch.server", logging.INFO),
-        ("mmsearch.server.requests", logging.INFO if as_json else logging.WARNING),
         ("uvicorn", logging.WARNING),
         ("asyncio", logging.ERROR),
     ):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    _log.setLevel(logging.INFO if as_json else logging.WARNING)
 
 
 class _OneLine(logging.Formatter):
