@@ -155,7 +155,7 @@ def test_uploads_are_pictures_to_search_with(call: Checked, folder: Path) -> Non
     assert call("POST", "/search", json={"terms": [part], "k": 1})["hits"][0]["name"] == "blue.png"
     described = call("POST", "/describe", json={"upload": sent["id"], "k": 2})
     assert (len(described["captions"]), len(described["labels"])) == (2, 2)
-    thumbnail = call.server.http.get(f"{V1}/uploads/{sent['id']}/thumbnail")
+    thumbnail = call.server.http.get(f"{V1}/uploads/{sent['id']}/thumbnail?size=320")
     assert thumbnail.headers["content-type"] == "image/webp"
     known = {"If-None-Match": thumbnail.headers["etag"]}
     assert call.server.http.get(f"{V1}/uploads/{sent['id']}/thumbnail", headers=known).status_code == 304

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -677,3 +678,5 @@ def test_others_see_no_absolute_paths(tmp_path: Path, images: Path) -> None:
             for answer in calls:
                 assert answer.status_code in (200, 202), answer.text
                 assert str(tmp_path) not in answer.text
+            (tmp_path / "collection").rename(tmp_path / "gone")
+            assert str(tmp_path) not in problem(httpx.get(f"{server.url}{V1}/ready", trust_env=False), 503)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, Response
 
 from mmsearch import __version__
@@ -12,6 +14,8 @@ from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import below_root, reply
 from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served, Shared
+
+_log = logging.getLogger("mmsearch.server")
 
 router = APIRouter(prefix=API, tags=["state"])
 
@@ -24,14 +28,17 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(state: Shared) -> dict[str, str]:
-    """All collections open and their models are loaded; else 503 with the reason."""
+    """All collections open and their models are loaded; else 503, with the reason where only this machine asks: whoever
+    has no token may ask, too, and reasons have paths in them."""
 
     def job() -> None:
         for name, engine in state.engines.items():
             try:
                 engine.warm()
             except MMSearchError as error:
-                raise ProblemError(503, f"The collection {name} is not ready: {error}") from error
+                _log.warning("%s is not ready: %s", name, error)
+                reason = str(error) if state.settings.loopback else "the server's log says why"
+                raise ProblemError(503, f"The collection {name} is not ready: {reason}") from error
 
     await state.workers.run(job)
     return {"status": "ready"}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BeforeValidator
+from fastapi import APIRouter, Request, Response
 
 from mmsearch import query as queries
-from mmsearch.server import answers
+from mmsearch.server import answers, shapes
 from mmsearch.server.originals import file_response
 from mmsearch.server.places import open_file
 from mmsearch.server.problems import ProblemError
@@ -19,7 +18,7 @@ from mmsearch.server.replies import below_root, reply, unchanged
 from mmsearch.server.search import ImageId, K, Offset, answer
 from mmsearch.server.settings import API
 from mmsearch.server.state import Collection, Served
-from mmsearch.server.thumbnails import MEDIA_TYPE, Size
+from mmsearch.server.thumbnails import MEDIA_TYPE
 from mmsearch.types import ImageDetails
 
 router = APIRouter(prefix=API, tags=["images"])
@@ -56,7 +55,7 @@ async def thumbnail(
     image: ImageId,
     served: Collection,
     request: Request,
-    size: Annotated[Size, BeforeValidator(int), Query(description="Most pixels of the shorter side.")] = 320,
+    size: shapes.ThumbnailSize = 320,
 ) -> Response:
     """The picture in small, upright."""
 

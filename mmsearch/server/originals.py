@@ -55,9 +55,6 @@ def file_response(file: BinaryIO, request: Request, media_type: str, headers: Ma
         (first, last), status = span, 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    if request.method == "HEAD":
-        file.close()
-        return Response(status_code=status, headers=headers, media_type=media_type)
     return ClosingResponse(_chunks(file, first, last - first + 1), file.close, status, headers, media_type)
 
 

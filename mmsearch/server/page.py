@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
 
 from mmsearch.server.problems import ProblemError
 from mmsearch.server.replies import unchanged
@@ -53,8 +52,6 @@ class _Kept(NamedTuple):
 
 @router.get("/")
 async def page(request: Request) -> Response:
-    if not (FOLDER / "index.html").is_file():
-        return PlainTextResponse("There is no page here; the API is at /api/v1, its schema at /openapi.json.")
     return _answer(FOLDER / "index.html", request)
 
 

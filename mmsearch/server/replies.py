@@ -5,6 +5,7 @@ JSON is written as `render.json` does, ASCII only, since names of files need not
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterable
@@ -32,8 +33,6 @@ def packed(body: bytes, request: Request | None, *, status: int = 200) -> Respon
     """An answer that is JSON already."""
     headers = {}
     if request is not None and len(body) > _GZIP_ABOVE and "gzip" in request.headers.get("accept-encoding", ""):
-        import gzip
-
         body = gzip.compress(body, 4)
         headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
     return Response(body, status, headers, "application/json")

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mmsearch.filters import MAX_VALUES, Having, Orientation
 from mmsearch.query import Match, Sort
+from mmsearch.server.thumbnails import Size
 from mmsearch.types import Kind, Tier
 
 MOST_HITS = 500
@@ -20,6 +22,7 @@ Id = Annotated[int, Field(ge=0, le=LARGEST, description="An image of the collect
 UploadId = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="What POST /uploads answered.")]
 Text = Annotated[str, Field(min_length=1, max_length=1_000)]
 Values = Annotated[list[Text], Field(max_length=MAX_VALUES)]
+ThumbnailSize = Annotated[Size, BeforeValidator(int), Query(description="Most pixels of the shorter side.")]
 Count = Annotated[int, Field(ge=1, le=MOST_HITS)]
 
 

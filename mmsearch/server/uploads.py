@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.datastructures import UploadFile
 
 from mmsearch.decode import decode
@@ -14,7 +14,7 @@ from mmsearch.server import answers, shapes
 from mmsearch.server.replies import reply, unchanged
 from mmsearch.server.settings import API
 from mmsearch.server.state import Shared, State
-from mmsearch.server.thumbnails import MEDIA_TYPE, Size, thumbnail
+from mmsearch.server.thumbnails import MEDIA_TYPE, thumbnail
 
 router = APIRouter(prefix=API, tags=["uploads"])
 
@@ -48,7 +48,7 @@ async def upload(request: Request, state: Shared) -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, 304: {"description": "It has not changed."}},
 )
 async def upload_thumbnail(
-    upload: Annotated[shapes.UploadId, Path()], state: Shared, request: Request, size: Annotated[Size, Query()] = 320
+    upload: Annotated[shapes.UploadId, Path()], state: Shared, request: Request, size: shapes.ThumbnailSize = 320
 ) -> Response:
     """The picture in small, upright."""
 
