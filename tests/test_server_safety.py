@@ -155,7 +155,7 @@ def test_tokens_are_compared_in_constant_time(guarded: Running, monkeypatch: pyt
         compared.append((one, other))
         return compare(one, other)
 
-    monkeypatch.setattr("mmsearch.server.guard.hmac.compare_digest", noted)
+    monkeypatch.setattr(hmac, "compare_digest", noted)
     problem(guarded.http.get(f"{V1}/status", headers={"Authorization": "Bearer x"}), 401)
     assert (b"x", TOKEN.encode()) in compared
 
