@@ -4,8 +4,9 @@
 
 In: DIR (or MMSEARCH_DATA) with `flickr8k.tar` and `demo/`; the Debian packages openclipart-png,
 tuxpaint-stamps-default, fonts-noto-color-emoji, wordnet-base; the PyPI packages of the extra `train`.
-Out: the directory of an encoder (see export.py). About forty-five minutes on two cores; choices were made on Flickr8k dev, on
-held-out drawings and on held-out nouns. Nothing of `demo`, Flickr8k dev and test, or the evaluation sets is trained on.
+Out: the directory of an encoder (see export.py). About forty-five minutes on two cores; choices were made on Flickr8k
+dev, on held-out drawings and on held-out nouns. Nothing of `demo`, Flickr8k dev and test, or the evaluation sets is
+trained on.
 """
 
 from __future__ import annotations
