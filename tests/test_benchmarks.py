@@ -28,6 +28,7 @@ SCRIPTS = (
         "recipes",
         "relevance",
         "second_run",
+        "serve",
         "tagging",
         "warm_search",
     ),
