@@ -48,6 +48,19 @@ def test_a_picture_says_what_is_known_and_why_it_was_found(visit: Visit) -> None
     screenshot(page, "picture-light-1280")
 
 
+def test_what_is_not_known_has_no_row(visit: Visit) -> None:
+    page = visit("/")
+    everything = page.request.get(f"{origin(page)}/api/v1/images?k=200").json()["hits"]
+    bare = next(hit["id"] for hit in everything if facts(page, hit["id"])["latitude"] is None)
+    page.goto(f"{origin(page)}/?image={bare}")
+    page.locator(".sheet-facts").wait_for()
+    rows = {
+        row.locator("dt").inner_text(): row.locator("dd").inner_text() for row in page.locator(".sheet-facts div").all()
+    }
+    assert {"Size", "Id"} <= set(rows)
+    assert all(rows.values())
+
+
 def test_one_picture_follows_another(visit: Visit) -> None:
     page = visit("/?q=a+planet")
     answers = shown(page)

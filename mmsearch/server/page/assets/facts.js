@@ -100,13 +100,13 @@ function Near({ image }) {
 
 function Sheet({ image, hit }) {
   const rows = [];
-  const add = (name, value, extra) => value != null && value !== "" && rows.push({ name, value, extra });
+  const add = (name, value) => value && rows.push({ name, value });
   add("Taken", image.taken_at && moment(image.taken_at));
   add("Camera", image.camera && html`<button type="button" class="link" onClick=${() => filter({ camera: [image.camera] })}>${image.camera}</button>`);
   add("Lens", image.lens);
   add("Place", image.latitude != null && html`<button type="button" class="link" title="Pictures taken near here" onClick=${() => filter({ near: [image.latitude, image.longitude, 5] })}>${coordinates(image.latitude, image.longitude)}</button>`);
-  add("Size", image.size_bytes ? bytes(image.size_bytes) : null);
-  add("Score", hit?.score ? hit.score.toFixed(4) : null);
+  add("Size", image.size_bytes && bytes(image.size_bytes));
+  add("Score", hit?.score && hit.score.toFixed(4));
   add("Key", image.key);
   add("Id", `#${image.id}`);
   return html`<section><h3>Details</h3>
