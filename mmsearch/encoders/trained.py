@@ -1,6 +1,7 @@
 """An encoder that lies in a directory, as our own training writes it: two ONNX towers, a tokenizer, a manifest.
 
-In: the directory (`encoder.json`, `image.onnx`, `text.onnx`, `tokenizer.json`). Out: unit-length float32 rows.
+In: the directory (`encoder.json`, `image.onnx`, `text.onnx`, `tokenizer.json`; `pairs.npz` where known pairs have the
+last word, see pairs.py). Out: unit-length float32 rows.
 `mmsearch.training.export.write_encoder` writes such directories. Only ONNX Runtime and tokenizers are needed here.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.encoders.pairs import ENDS, KnownPairs
 from mmsearch.encoders.preprocess import PREPROCESSING, squeeze
 from mmsearch.encoders.protocol import Space
 from mmsearch.errors import ModelError, UsageError, WeightsMismatchError, WeightsNotFoundError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "encoder.json"
 FILES = ("image.onnx", "text.onnx", "tokenizer.json")
+PAIRS = "pairs.npz"  # where there are some
 CALIBRATION = "calibration.json"  # beside them where training wrote one; no part of the fingerprint
 TEXT_BATCH = 32  # padding to the longest of more texts costs more than a larger product gains
 
@@ -57,6 +60,9 @@ class TrainedEncoder:
         self._lock = threading.Lock()
         self._image: InferenceSession | None = None
         self._text: tuple[InferenceSession, Tokenizer] | None = None
+        self._pairs: KnownPairs | None = None
+        has_pairs = PAIRS in self._manifest["files"]
+        self._width = self._space.dimension - (ENDS if has_pairs else 0)  # of what the towers give
 
     @property
     def space(self) -> Space:
@@ -94,17 +100,18 @@ class TrainedEncoder:
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """n arrays from `prepare` -> (n, dimension) float32, unit length."""
-        rows = np.empty((len(prepared), self._space.dimension), np.float32)
+        rows = np.empty((len(prepared), self._width), np.float32)
         for start in range(0, len(prepared), self.batch_size):
             pixels = np.stack(list(prepared[start : start + self.batch_size]))  # (m, side, side, 3)
             rows[start : start + len(pixels)] = self._image_tower().run(None, {"pixels": pixels})[0]
-        return rows
+        pairs = self._known_pairs()
+        return rows if pairs is None else pairs.of_images(rows)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """n texts -> (n, dimension) float32, unit length. Longer texts are cut at the manifest's `max_tokens`."""
-        rows = np.empty((len(texts), self._space.dimension), np.float32)
         if not texts:
-            return rows
+            return np.empty((0, self._space.dimension), np.float32)
+        rows = np.empty((len(texts), self._width), np.float32)
         tower, tokenizer = self._text_tower()
         # Arguments that are not UTF-8 arrive as lone surrogates, which the tokenizer refuses.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
@@ -118,7 +125,8 @@ class TrainedEncoder:
                 ids[row, : len(tokens[i])] = tokens[i]
                 mask[row, : len(tokens[i])] = 1
             rows[which] = tower.run(None, {"ids": ids, "mask": mask})[0]
-        return rows
+        pairs = self._known_pairs()
+        return rows if pairs is None else pairs.of_texts(rows)
 
     def verify_files(self) -> None:
         """Read every file and compare it with its checksum in the manifest. Raises WeightsMismatchError."""
@@ -150,6 +158,18 @@ class TrainedEncoder:
                 self._text = session, tokenizer
             return self._text
 
+    def _known_pairs(self) -> KnownPairs | None:
+        with self._lock:
+            if self._pairs is None and PAIRS in self._manifest["files"]:
+                path = self._folder / PAIRS
+                try:
+                    pairs = KnownPairs.read(path.read_bytes())
+                except (OSError, ValueError) as error:
+                    raise ModelError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+                self._check_width(path, pairs.width)
+                self._pairs = pairs
+            return self._pairs
+
     def _open(self, file: str, threads: int) -> InferenceSession:
         """threads: 0 means all cores."""
         # Read when the library is loaded: without it, a session file is written, and usage may be reported.
@@ -164,13 +184,15 @@ class TrainedEncoder:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has its own dozen of exception classes
             raise ModelError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-        width = session.get_outputs()[0].shape[-1]
-        if width != self._space.dimension:
+        self._check_width(path, session.get_outputs()[0].shape[-1])
+        return session
+
+    def _check_width(self, path: Path, width: int) -> None:
+        if width != self._width:
             raise WeightsMismatchError(
-                f"{path} gives vectors of {width} numbers, its {MANIFEST} says {self._space.dimension}; "
+                f"{path} gives vectors of {width} numbers, its {MANIFEST} says {self._width}; "
                 "the files of this folder do not belong together."
             )
-        return session
 
 
 def fingerprint(manifest: dict[str, Any]) -> str:
@@ -213,8 +235,8 @@ def _problem(manifest: Any) -> str | None:
     if not isinstance(manifest.get("facts", {}), dict):
         return "facts is no JSON object"
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(FILES):
-        return f"files must name exactly {', '.join(FILES)}"
+    if not isinstance(files, dict) or set(files) - {PAIRS} != set(FILES):
+        return f"files must name exactly {', '.join(FILES)}, and {PAIRS} where there is one"
     for file, entry in _entries(manifest).items():
         if not isinstance(entry, dict) or type(entry.get("bytes")) is not int:
             return f"{file} has no size in bytes"

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsearch.calibrating import background_of, neutral_queries
+from mmsearch.encoders.pairs import ENDS
 from mmsearch.encoders.protocol import Encoder
 from mmsearch.encoders.trained import CALIBRATION, MANIFEST, TrainedEncoder, read_manifest
 from mmsearch.errors import MMSearchError, ModelError
@@ -87,9 +88,10 @@ def build(data: Path, out: Path) -> None:
 
 
 def parts_of(encoder: TrainedEncoder) -> tuple[int, ...]:
-    """The heads and the concept channel of our own recipe, as its manifest says; else the space as a whole."""
+    """The heads, and the concept channel with what known pairs add, of our own recipe, as its manifest says; else the
+    space as a whole."""
     recipe = encoder.facts.get("training", {}).get("recipe", {})
-    parts = recipe.get("kept_width", 0), recipe.get("concept_width", 0)
+    parts = recipe.get("kept_width", 0), recipe.get("concept_width", 0) + ENDS
     return parts if sum(parts) == encoder.space.dimension else (encoder.space.dimension,)
 
 

@@ -27,8 +27,9 @@ from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_help
 from onnxruntime import quantization
 from torch import Tensor, nn
 
+from mmsearch.encoders.pairs import ENDS, KnownPairs
 from mmsearch.encoders.preprocess import PREPROCESSING
-from mmsearch.encoders.trained import FILES, FORMAT, MANIFEST
+from mmsearch.encoders.trained import FILES, FORMAT, MANIFEST, PAIRS, read_manifest
 
 OPSET = 17
 FEW_CHANNELS = 100  # layers with more inputs clip at most 1 % of their output on a processor without VNNI
@@ -60,7 +61,7 @@ def write_encoder(
     files = {}
     for file, content in zip(FILES, contents, strict=True):
         (folder / file).write_bytes(content)
-        files[file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files[file] = _entry(content)
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -72,6 +73,20 @@ def write_encoder(
         "facts": facts,
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def add_pairs(folder: Path, pairs: KnownPairs) -> None:
+    """Give an encoder that `write_encoder` wrote the known pairs that have the last word; vectors get longer."""
+    content = pairs.to_bytes()
+    (folder / PAIRS).write_bytes(content)
+    manifest = read_manifest(folder)
+    manifest["dimension"] = pairs.width + ENDS
+    manifest["files"][PAIRS] = _entry(content)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def to_onnx(

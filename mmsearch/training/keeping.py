@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from mmsearch.encoders import lite
 from mmsearch.encoders.adapted import BASE, WEIGHTS, AdaptedEncoder, write_adapted
 from mmsearch.encoders.protocol import Encoder
-from mmsearch.encoders.trained import CALIBRATION, FILES, MANIFEST, TrainedEncoder
+from mmsearch.encoders.trained import CALIBRATION, FILES, MANIFEST, PAIRS, TrainedEncoder
 from mmsearch.errors import MMSearchError
 from mmsearch.nn.dual_encoder import DualEncoder
 from mmsearch.nn.heads import Adapter
 from mmsearch.training.export import store_as_int8, to_onnx, write_encoder
 
-OWN = (MANIFEST, *FILES, CALIBRATION, WEIGHTS, BASE, "LICENCES")
+OWN = (MANIFEST, *FILES, PAIRS, CALIBRATION, WEIGHTS, BASE, "LICENCES")
 
 
 class _Images(nn.Module):

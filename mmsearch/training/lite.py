@@ -20,15 +20,19 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmsearch.encoders.pairs import KnownPairs, Numbers
+from mmsearch.encoders.trained import TrainedEncoder
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.metrics import recall_at, retrieval_ranks
 from mmsearch.nn.features import unit
 from mmsearch.nn.towers.lite import CLASSES, IMAGE_SIDE, IMAGE_WIDTH, LiteTextTower
 from mmsearch.training import sources
-from mmsearch.training.export import join, quantise_convolutions, store_as_int8, to_onnx, write_encoder
+from mmsearch.training.export import add_pairs, join, quantise_convolutions, store_as_int8, to_onnx, write_encoder
 from mmsearch.training.features import Words, pixels
 from mmsearch.training.folded import FoldedTower
 from mmsearch.training.heads import ImageSide, TextSide, image_input, main_directions, text_input
@@ -42,7 +46,14 @@ from mmsearch.wording import prompts
 log = logging.getLogger(__name__)
 
 DRAWING_TEMPLATES = ("{}", "a {}", "a drawing of a {}", "a picture of {}")
-AFTERWARDS = ("kept_width", "used_weight", "settling_steps", "settling_rate")  # the towers do not depend on these
+AFTERWARDS = (
+    "kept_width",
+    "used_weight",
+    "settling_steps",
+    "settling_rate",
+    "known",
+)  # the towers do not depend on these
+KNOWN_EVERY = 2  # so many photographs give one known pair: all would not fit, and say no more
 RANGES = 384  # pictures that the ranges of the int8 tower are measured on
 
 
@@ -83,6 +94,9 @@ def build(data: Path, out: Path, work: Path, recipe: Recipe) -> None:
     log.info("%s", figures)
     some = photographs["train"][:: 6000 * 4 // (3 * RANGES)] + known[:: len(known) * 4 // RANGES]
     write(out, model, some, {"recipe": asdict(recipe), "choice": figures})
+    remember(out, photographs["train"][::KNOWN_EVERY] + known, recipe.known)
+    encoder = TrainedEncoder(out)
+    log.info("as written: %s", {name: recalls(*vectors(encoder, one), one) for name, one in chosen_on.items()})
 
 
 def tuned(material: Material, recipe: Recipe, words: Words, work: Path) -> Model:
@@ -140,11 +154,35 @@ def seen(tower: FoldedTower, examples: list[Example]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def measure(model: Model, examples: list[Example], words: Words) -> dict[str, list[float]]:
     """Recall at 1, 5, 10 in percent, both ways."""
-    images = model.images(*seen(model.image_tower, examples)).numpy()
+    images = model.images(*seen(model.image_tower, examples))
     texts = model.texts(words.quickly(model.text_tower, [text for example in examples for text in example.texts]))
-    owners = torch.tensor([i for i, example in enumerate(examples) for _ in example.texts])
-    ranks = retrieval_ranks(images, texts.numpy(), owners.numpy())
+    return recalls(images.numpy(), texts.numpy(), examples)
+
+
+def vectors(encoder: TrainedEncoder, examples: list[Example]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of the pictures, and of all of their texts."""
+    parts = [examples[start : start + 64] for start in range(0, len(examples), 64)]
+    images = [encoder.encode_images([encoder.prepare(example.open()) for example in part]) for part in parts]
+    return np.concatenate(images), encoder.encode_texts([text for example in examples for text in example.texts])
+
+
+def recalls(images: NDArray[np.float32], texts: NDArray[np.float32], examples: list[Example]) -> dict[str, list[float]]:
+    owners = np.array(owners_of(examples))
+    ranks = retrieval_ranks(images, texts, owners)
     return {way: [round(recall_at(r, k), 1) for k in (1, 5, 10)] for way, r in zip(("t2i", "i2t"), ranks, strict=True)}
+
+
+def owners_of(examples: list[Example]) -> list[int]:
+    """Of each text, the number of its picture."""
+    return [number for number, example in enumerate(examples) for _ in example.texts]
+
+
+def remember(out: Path, examples: list[Example], numbers: Numbers) -> None:
+    """Give the encoder in `out` these pairs (encoders/pairs.py); of several texts of a picture, their mean."""
+    images, texts = vectors(TrainedEncoder(out), examples)
+    sums = np.zeros_like(images)
+    np.add.at(sums, owners_of(examples), texts)
+    add_pairs(out, KnownPairs.of(images, sums, numbers))
 
 
 class _Texts(nn.Module):

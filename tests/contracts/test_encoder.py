@@ -49,6 +49,18 @@ def trained(folder: Path) -> Encoder:
     return load_encoder(str(folder / "mine"))
 
 
+def with_pairs(folder: Path) -> Encoder:
+    from mmsearch.encoders.pairs import KnownPairs, Numbers
+    from mmsearch.encoders.registry import load_encoder
+    from mmsearch.training.export import add_pairs
+
+    write_trained(folder / "with")
+    random = np.random.default_rng(0)
+    images, texts = (random.normal(size=(20, 6)).astype(np.float32) for _ in range(2))
+    add_pairs(folder / "with", KnownPairs.of(images, texts, Numbers()))
+    return load_encoder(str(folder / "with"))
+
+
 def adapted(folder: Path) -> Encoder:
     from mmsearch.encoders.adapted import PARTS, write_adapted
     from mmsearch.encoders.registry import load_encoder
@@ -118,7 +130,7 @@ def write_trained(folder: Path) -> None:
 
 
 ENCODERS: dict[str, Callable[[Path], Encoder]] = {
-    "lite": lite, "open_clip": open_clip, "trained": trained, "adapted": adapted,
+    "lite": lite, "open_clip": open_clip, "trained": trained, "with_pairs": with_pairs, "adapted": adapted,
 }  # fmt: skip
 
 
