@@ -58,11 +58,11 @@ def test_against_loops(seed: int, count: int, width: int, share: float) -> None:
     lengths = []
     for i, row in enumerate(rows):
         moved, hub = slowly(row, pairs.images, pairs.texts, numbers, numbers.image_hub)
-        wanted = [*moved, -hub / numbers.room, numbers.room]
+        wanted = [*moved, -hub / numbers.text_end, numbers.image_end]
         lengths.append(math.sqrt(dot(wanted, wanted)))
         np.testing.assert_allclose(pictures[i], length_one(wanted), atol=2e-5)
         said, text_hub = slowly(rows[4 - i], pairs.texts, pairs.images, numbers, numbers.text_hub)
-        wanted = [*said, numbers.room, -text_hub / numbers.room]
+        wanted = [*said, numbers.text_end, -text_hub / numbers.image_end]
         np.testing.assert_allclose(texts[i], length_one(wanted), atol=2e-5)
         product = (dot(moved, said) - hub - text_hub) / lengths[-1] / math.sqrt(dot(wanted, wanted))
         np.testing.assert_allclose(pictures[i] @ texts[i], product, atol=2e-5)
@@ -75,7 +75,7 @@ def test_a_picture_that_is_near_every_text_steps_back() -> None:
     hub, plain = np.eye(9, dtype=np.float32)[0], np.array([0.2, 0.68, *[0] * 6, 0.7054], np.float32)
     towers = around[0] @ np.stack((hub, plain)).T
     assert towers[0] > towers[1]
-    pairs = KnownPairs.of(around, around, Numbers(share=0, room=2))
+    pairs = KnownPairs.of(around, around, Numbers(share=0, image_end=2, text_end=2))
     scores = pairs.of_texts(around[:1]) @ pairs.of_images(np.stack((hub, plain))).T
     assert scores[0, 0] < scores[0, 1]
 
@@ -86,6 +86,15 @@ def test_a_picture_learns_what_pictures_like_it_are_called() -> None:
     pairs = KnownPairs.of(images, texts, Numbers(hub_share=0))
     moved = pairs.of_images(images[:1])[0, :6]
     assert moved[2] > 0.1 > 1e-3 > abs(moved[3])
+
+
+def test_pictures_are_to_one_another_what_they_were() -> None:
+    """Hubs hardly count among pictures, and all lose the same."""
+    pairs = KnownPairs.of(unit_rows(200, 24, 0), unit_rows(200, 24, 1), Numbers(share=0))
+    rows = unit_rows(60, 24, 2)
+    vectors = pairs.of_images(rows)
+    before, after = (rows @ rows.T)[np.triu_indices(60, 1)], (vectors @ vectors.T)[np.triu_indices(60, 1)]
+    assert np.corrcoef(before, after)[0, 1] > 0.999
 
 
 def test_known_pairs_are_stored_in_bytes() -> None:

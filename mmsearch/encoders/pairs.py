@@ -10,7 +10,7 @@ neighbours  A picture moves a little towards the texts of the known pictures tha
 hubs        Some pictures lie near every text, and some texts near every picture; they come up where others belong. How
             near a vector lies to the known other side as a whole, h, is taken off all of its scores (Bogolin et al.
             2022, arXiv 2112.12777; Chowdhury et al. 2024, arXiv 2410.24114). The product does that by itself: a picture
-            ends in the two numbers (-h / room, room), a text in (room, -h / room).
+            ends in the two numbers (-h / text_end, image_end), a text in (text_end, -h / image_end).
 
 Known to have helped, and by how much: the built-in encoder's MODEL_CARD.md. Only NumPy is needed here.
 """
@@ -34,14 +34,15 @@ ENDS = 2  # numbers that a vector gets at its end
 class Numbers:
     """share: how far a vector moves. sharpness: how much more near pairs say than far ones: exp(sharpness * cosine).
     hub_share: how much of h is taken off; h = log(mean(exp(hub_sharpness * cosine))) / hub_sharpness, less its mean
-    over the known pictures (image_hub) or texts (text_hub). room: as above; the larger, the less h moves pictures apart
-    from pictures, and the closer all scores lie together."""
+    over the known pictures (image_hub) or texts (text_hub). image_end, text_end: as above; a large text_end and a small
+    image_end leave what pictures are to one another nearly as it was."""
 
     share: float = 0.15
     sharpness: float = 25.0
     hub_share: float = 0.8
     hub_sharpness: float = 15.0
-    room: float = 0.5
+    image_end: float = 0.2
+    text_end: float = 0.7
     image_hub: float = 0.0
     text_hub: float = 0.0
 
@@ -57,8 +58,9 @@ class KnownPairs:
         """images, texts: (n, d), brought to unit length; rounded as they will be stored."""
         images, texts = (_whole(*_in_bytes(_unit(rows))) for rows in (images, texts))
         made = cls(images, texts, numbers)
-        hubs = {"image_hub": made._hub(images, texts), "text_hub": made._hub(texts, images)}
-        return cls(images, texts, replace(numbers, **{name: float(h.mean()) for name, h in hubs.items()}))
+        image_hub = made._hub(made._moved(images, images, texts), texts).mean()
+        text_hub = made._hub(made._moved(texts, texts, images), images).mean()
+        return cls(images, texts, replace(numbers, image_hub=float(image_hub), text_hub=float(text_hub)))
 
     @classmethod
     def read(cls, content: bytes) -> KnownPairs:
@@ -90,13 +92,13 @@ class KnownPairs:
         """(m, d) -> (m, d + 2)"""
         moved = self._moved(rows, self.images, self.texts)
         hub = self._hub(moved, self.texts) - self.numbers.image_hub
-        return self._ended(moved, -self.numbers.hub_share * hub / self.numbers.room, self.numbers.room)
+        return _ended(moved, -self.numbers.hub_share * hub / self.numbers.text_end, self.numbers.image_end)
 
     def of_texts(self, rows: Rows) -> Rows:
         """(m, d) -> (m, d + 2)"""
         moved = self._moved(rows, self.texts, self.images)
         hub = self._hub(moved, self.images) - self.numbers.text_hub
-        return self._ended(moved, self.numbers.room, -self.numbers.hub_share * hub / self.numbers.room)
+        return _ended(moved, self.numbers.text_end, -self.numbers.hub_share * hub / self.numbers.image_end)
 
     def _moved(self, rows: Rows, like: Rows, theirs: Rows) -> Rows:
         near = np.exp(self.numbers.sharpness * (rows @ like.T))  # (m, n)
@@ -107,9 +109,9 @@ class KnownPairs:
         hub: NDArray[np.float32] = np.log(np.exp(sharpness * (rows @ others.T)).mean(axis=1)) / sharpness
         return hub
 
-    @staticmethod
-    def _ended(rows: Rows, *ends: NDArray[np.float32] | float) -> Rows:
-        return _unit(np.column_stack((rows, *(np.broadcast_to(np.float32(end), len(rows)) for end in ends))))
+
+def _ended(rows: Rows, *ends: NDArray[np.float32] | float) -> Rows:
+    return _unit(np.column_stack((rows, *(np.broadcast_to(np.float32(end), len(rows)) for end in ends))))
 
 
 def _unit(rows: Rows) -> Rows:
