@@ -216,17 +216,31 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_it_does(
         assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_a_full_disk_is_one_line(few: Path, elsewhere: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_nothing_is_trained_again(
+    few: Path, elsewhere: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
-    code, out, err = said(*tune(few, Path("m"), elsewhere, "--set", "steps=2"))
+    undisturbed = json.loads(said(*tune(few, Path("other"), elsewhere, "--json"))[1])
+    command = tune(few, Path("m"), elsewhere, "--json")
+    with monkeypatch.context() as disk:
+        disk.setattr(np, "savez", full)
+        code, out, err = said(*command)
     assert (code, out) == (4, "")
     assert err == (
         "mmsearch: The encoder cannot be written to m (No space left on device). Make room, and run the same command "
-        "again.\n"
+        "again. The training is done and kept; what comes after it is done again.\n"
     )
+    with monkeypatch.context() as training:
+        training.setattr(loop, "backward", lambda *_, **__: pytest.fail("trained"))
+        code, out, err = said(*command)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["held_out"] == undisturbed["held_out"]
+    with np.load("m/adapter.npz") as one, np.load("other/adapter.npz") as two:
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert list(Path("m").rglob("checkpoint.safetensors")) == []  # what is done begins anew
+    assert said(*tune(few, Path("m"), elsewhere, "--set", "steps=2"))[0] == 0
 
 
 def test_names_that_are_no_utf8(tmp_path: Path, elsewhere: Path, said: Said) -> None:

@@ -63,6 +63,8 @@ def test_a_tower_alone_and_a_run_that_stopped_early() -> None:
         "finetune: 295,680 parameters, 100 steps, stopped early at 60, 1,234 pairs/s, 61 s in all",
         "a tower for other recipes; its weights are in out/m/run",
     ]
+    resumed = replace(REPORT, trained=replace(REPORT.trained, pairs_a_second=0.0))  # only the encoder had to be written
+    assert next(lines(resumed)) == "finetune: 295,680 parameters, 100 steps, trained before, 61 s in all"
 
 
 @pytest.mark.parametrize(

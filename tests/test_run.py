@@ -19,10 +19,10 @@ from PIL import Image  # noqa: E402
 from mmsearch.encoders import registry  # noqa: E402
 from mmsearch.encoders.preprocess import squeeze  # noqa: E402
 from mmsearch.encoders.registry import load_encoder  # noqa: E402
-from mmsearch.errors import MMSearchError  # noqa: E402
+from mmsearch.errors import MMSearchError, UsageError  # noqa: E402
 from mmsearch.nn import checkpoint  # noqa: E402
 from mmsearch.nn.dual_encoder import DualEncoder  # noqa: E402
-from mmsearch.training import keeping, material  # noqa: E402
+from mmsearch.training import keeping, loop, material  # noqa: E402
 from mmsearch.training.build import build  # noqa: E402
 from mmsearch.training.cache import FeatureCache  # noqa: E402
 from mmsearch.training.recipe import settle  # noqa: E402
@@ -369,6 +369,48 @@ def test_a_full_disk_leaves_the_encoder_that_was_there(
     monkeypatch.undo()
     assert not (tmp_path / "m" / ".new").exists()
     np.testing.assert_array_equal(load_encoder(str(tmp_path / "m")).encode_texts(TEXTS), before)
+
+
+@pytest.mark.parametrize("recipe", ["vit", "vit-mae", "interpolated", "stopped early"])
+def test_where_the_disk_refuses_the_encoder_nothing_is_trained_again(
+    recipe: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = {
+        "vit": TINY,
+        "vit-mae": replace(TINY, name="vit-mae", pretrained="mae"),
+        "interpolated": replace(TINY, interpolate=0.5, ema=0.9),
+        "stopped early": replace(TINY, steps=9, evaluate_every=1, patience=1, learning_rate=1e-9),
+    }[recipe]
+    whole = run(settled, [str(data)], tmp_path / "whole", cache=tmp_path / "c")
+    real = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if self.name == "image.onnx":
+            raise OSError(28, "No space left on device", str(self))
+        return real(self, content)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        for _ in range(2):  # there is still no room
+            with pytest.raises(MMSearchError, match=r"No space left.*run the same.* again. The training is done and"):
+                trained(settled, data, tmp_path)
+            assert (tmp_path / "m" / "run" / "checkpoint.safetensors").stat().st_size < 10_000  # it keeps no one out
+            disk.setattr(loop, "backward", lambda *_, **__: pytest.fail("trained"))
+        assert not (tmp_path / "m" / "encoder.json").exists()
+        with pytest.raises(UsageError, match=r"belongs to a run of another recipe .*learning_rate was"):
+            trained(replace(settled, learning_rate=0.5), data, tmp_path)
+    with monkeypatch.context() as training:
+        training.setattr(loop, "backward", lambda *_, **__: pytest.fail("trained"))
+        report = trained(settled, data, tmp_path)
+    for name in ("image.onnx", "text.onnx"):
+        assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert report.held_out == whole.held_out
+    assert replace(report.trained, pairs_a_second=0, seconds=0) == replace(whole.trained, pairs_a_second=0, seconds=0)
+    assert report.trained.stopped_early is (recipe == "stopped early")
+    logs = [(tmp_path / name / "run" / "log.csv").read_text().splitlines() for name in ("m", "whole")]
+    assert [row.split(",")[0] for row in logs[0]] == [row.split(",")[0] for row in logs[1]]
+    assert not (tmp_path / "m" / "run" / "checkpoint.safetensors").exists()
+    assert trained(replace(settled, steps=1), data, tmp_path).trained.steps == 1  # what is done begins anew
 
 
 @pytest.mark.parametrize("step", [1, 5])

@@ -31,9 +31,10 @@ def lines(report: Report) -> Iterator[str]:
     """What was done; the last two say before and after."""
     trained = report.trained
     early = f", stopped early at {trained.steps:,}" if trained.stopped_early else ""
+    speed = f"{trained.pairs_a_second:,.0f} pairs/s" if trained.pairs_a_second else "trained before"
     yield (
         f"{report.recipe.name}: {count(report.parameters, 'parameter')}, {count(trained.best_step, 'step')}{early}, "
-        f"{trained.pairs_a_second:,.0f} pairs/s, {report.seconds:,.0f} s in all"
+        f"{speed}, {report.seconds:,.0f} s in all"
     )
     if report.strength is not None:
         yield f"strength {report.strength:g} of 1, chosen on held-out pictures"

@@ -37,7 +37,7 @@ from mmsearch.training.cache import FeatureCache
 from mmsearch.training.examples import OnProgress
 from mmsearch.training.learners.learner import Learner
 from mmsearch.training.locked import of_encoder
-from mmsearch.training.loop import Trained, train
+from mmsearch.training.loop import Trained, forget, train
 from mmsearch.training.material import Source
 from mmsearch.training.measuring import Compared, compared, figures, judged, together
 from mmsearch.training.mixing import Weighted
@@ -70,8 +70,11 @@ def fit(
     cache: FeatureCache,
     folder: Path,
     on_progress: OnProgress | None,
+    *,
+    keep_checkpoints: bool = False,
 ) -> Fitted:
-    """folder: for checkpoints and logs. Raises what `train` raises, UsageError for sets that cannot be divided."""
+    """folder: for checkpoints and logs. keep_checkpoints: until `forget_rounds`, the same rounds are not trained again
+    (see `train`). Raises what `train` raises, UsageError for sets that cannot be divided."""
     about = "; ".join(one.supervised.about for one in sets)
     test, apart, parts = _divided(about, sets, recipe.seed)
     rounds = len(parts) + bool(test or apart) + (not test)
@@ -79,7 +82,7 @@ def fit(
     pictures = [picture for one in sets for picture in one.supervised.pictures]
     source.train_images(pictures, recipe)  # all rows at once: each round finds its own among them
     source.train_texts(pictures)
-    fitting = _Fitting(recipe, sets, about, source, base.space.dimension, folder, rounds)
+    fitting = _Fitting(recipe, sets, about, source, base.space.dimension, folder, rounds, keep_checkpoints)
     alone = test or apart
     measured: list[Part] = []
     for number, part in enumerate(parts):
@@ -97,6 +100,12 @@ def fit(
         whole, trained = fitting.train(rounds - 1, [])
     share = strength * recipe.interpolate
     return Fitted(with_strength(whole, share), share, compared(about, before, after), trained)
+
+
+def forget_rounds(folder: Path) -> None:
+    """The maps lie elsewhere, whole: the next run begins anew."""
+    for one in folder.glob("round-*"):
+        forget(one)
 
 
 def _divided(
@@ -143,6 +152,7 @@ class _Fitting:
     width: int
     folder: Path
     rounds: int
+    keep_checkpoints: bool
 
     def train(self, number: int, without: Sequence[Picture]) -> tuple[DualEncoder, Trained]:
         """A round on all pictures but those of these contents; from the same beginning each time."""
@@ -160,7 +170,7 @@ class _Fitting:
         with Batches(used, size=recipe.batch, seed=recipe.seed, images=images, texts=texts) as batches:
             trained = train(
                 learner, self._objective(learner), batches.batch, recipe, self.folder / f"round-{number}",
-                data=batches.mark, on_progress=self._report(number),
+                data=batches.mark, keep_checkpoint=self.keep_checkpoints, on_progress=self._report(number),
             )  # fmt: skip
         return learner.encoder, trained
 

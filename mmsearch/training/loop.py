@@ -2,7 +2,8 @@
 
 In: a learner (batch -> outputs), an objective (outputs -> loss), batches by step, the recipe's numbers, a folder.
 Out: the learner with its best weights, and in the folder `best.safetensors`, `log.csv`, TensorBoard's files; while it
-runs also `checkpoint.safetensors`, from which a run that was killed goes on as if nothing had been.
+runs also `checkpoint.safetensors`, from which a run that was killed goes on as if nothing had been; a small one may say
+to the end that all steps were made.
 
 A step is a function of the weights, the seed and its number, so that on a CPU a resumed run gives the same weights, bit
 for bit. A loss, a gradient or weights that are no numbers end the run; the last good checkpoint stays.
@@ -62,11 +63,12 @@ def train(
     score: Score | None = None,
     device: torch.device | None = None,
     world: World | None = None,
+    keep_checkpoint: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """batches(step): the rows of this process. data: what marks the material (`Batches.mark`); a run goes on with the
-    same only. score(learner): its figures on the dev side, named as in logs.COLUMNS;
-    `recall` decides.
+    same only. score(learner): its figures on the dev side, named as in logs.COLUMNS; `recall` decides.
+    keep_checkpoint: something must still be written; until `forget`, the same run takes the best weights at once.
 
     Raises ModelError for a loss that is no number, UsageError for a checkpoint of another recipe and for a precision
     that the device does not have, MMSearchError where the folder cannot be written to.
@@ -152,12 +154,20 @@ def train(
         learner.load_state_dict(tensors)
         # On CUDA, a better step that a killed run had made after its checkpoint may not come again: it counts.
         progress.best_step, progress.best = facts["step"], facts["dev"]
-        saved.unlink(missing_ok=True)
+        if keep_checkpoint:
+            running.end(saved, progress)
+        else:
+            forget(folder)
     world.as_rank_0(learner)
     learner.eval()
     return Trained(
         progress.step, progress.best_step, progress.best, rate, time.monotonic() - began, progress.stopped_early
     )
+
+
+def forget(folder: Path) -> None:
+    """What was trained in it lies elsewhere, whole: the next run begins anew."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def check_precision(recipe: Recipe, device: torch.device) -> None:

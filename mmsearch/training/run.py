@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from mmsearch.training.cache import FeatureCache
 from mmsearch.training.distributed import World
 from mmsearch.training.examples import OnProgress, Supervised, read
 from mmsearch.training.locked import of_encoder
-from mmsearch.training.loop import BEST, Trained, check_precision, train
+from mmsearch.training.loop import BEST, Trained, check_precision, forget, train
 from mmsearch.training.material import Divided, Source
 from mmsearch.training.measuring import Compared, compared, figures, judged
 from mmsearch.training.mixing import read_all
@@ -106,7 +106,7 @@ def _adapt(
 ) -> Report:  # fmt: skip
     base = load_encoder(recipe.model, device="auto" if str(device) in ("cuda", "mps") else str(device))
     sets = read_all(data, on_progress=on_progress)
-    fitted = finetune.fit(recipe, base, sets, cache, out / "run", on_progress)
+    fitted = finetune.fit(recipe, base, sets, cache, out / "run", on_progress, keep_checkpoints=True)
     source = Source(cache, of_encoder(base), True, True, on_progress=on_progress)
     untouched = finetune.with_strength(fitted.encoder, 0.0)
     report = Report(
@@ -116,7 +116,8 @@ def _adapt(
          *_trained_on(elsewhere, [picture for one in sets for picture in one.supervised.pictures])),
         tuple(failed for one in sets for failed in one.supervised.left_out),
     )  # fmt: skip
-    keeping.keep_adapters(out, base, fitted.encoder, facts=_facts(report))
+    _export(lambda: keeping.keep_adapters(out, base, fitted.encoder, facts=_facts(report)))
+    finetune.forget_rounds(out / "run")
     return report
 
 
@@ -142,7 +143,7 @@ def _train_towers(
         trained = train(
             learner, parts.objective, batches.batch, recipe, out / "run", data=batches.mark,
             score=(lambda one: figures(judged(one.encoder, dev, device))) if dev else None,
-            device=device, world=world, on_progress=on_progress,
+            device=device, world=world, keep_checkpoint=test is not None, on_progress=on_progress,
         )  # fmt: skip
     if start is not None:
         interpolate(learner, start, recipe.interpolate)
@@ -159,10 +160,13 @@ def _train_towers(
         general=_general(elsewhere, source, untouched, learner.encoder, device) if elsewhere and untouched else None,
         notices=(*report.notices, *(_trained_on(elsewhere, divided.pictures) if elsewhere else ())),
     )
-    keeping.keep_towers(
-        out, parts.whole_encoder(),
-        side=source.side, tokenizer=source.tokenizer, max_tokens=source.max_tokens, facts=_facts(report),
+    _export(
+        lambda: keeping.keep_towers(
+            out, parts.whole_encoder(),
+            side=source.side, tokenizer=source.tokenizer, max_tokens=source.max_tokens, facts=_facts(report),
+        )
     )  # fmt: skip
+    forget(out / "run")
     return report
 
 
@@ -236,6 +240,14 @@ def _begin(out: Path, recipe: Recipe, world: World) -> None:
         os.replace(beside, note)
     except OSError as error:
         raise MMSearchError(f"{out} cannot be written to ({error.strerror}); choose another --out.") from error
+
+
+def _export(write: Callable[[], None]) -> None:
+    """Where the encoder cannot be written, its training lies in checkpoints, and it is said."""
+    try:
+        write()
+    except MMSearchError as error:
+        raise MMSearchError(f"{error} The training is done and kept; what comes after it is done again.") from error
 
 
 def _elsewhere(general: Path | None, on_progress: OnProgress | None) -> Supervised:

@@ -50,17 +50,17 @@ class Running:
             tensors |= {f"optimiser.{number}.{name}": value for name, value in of_one.items()}
         for rank, of_rank in enumerate(randomness):
             tensors |= {f"random.{rank}.{number}": value for number, value in enumerate(of_rank)}
-        facts = {
-            "recipe": self.recipe,
-            "state": asdict(state),
-            "processes": self.world.size,
-            "scaler": self.scaler.state_dict(),
-        }
-        checkpoint.save(path, tensors, facts)
+        checkpoint.save(path, tensors, self._facts(state) | {"scaler": self.scaler.state_dict()})
+
+    def end(self, path: Path, state: State) -> None:
+        """That all steps were made. Small, so that a disk takes it that is nearly full: the weights to go on with are
+        the best, which lie beside."""
+        checkpoint.save(path, {}, self._facts(state) | {"ended": True})
 
     def load(self, path: Path) -> State:
-        """Put everything back. UsageError where the file is of another recipe or number of processes,
-        WeightsMismatchError where it is damaged or its weights have other shapes."""
+        """Put everything back; where all steps were made, there is nothing to put. UsageError where the file is of
+        another recipe or number of processes, WeightsMismatchError where it is damaged or its weights have other
+        shapes."""
         try:
             tensors, facts = checkpoint.load(path)
         except WeightsMismatchError as error:
@@ -68,6 +68,8 @@ class Running:
         if "state" not in facts:
             raise WeightsMismatchError(f"{path} holds no state of a run; delete it to begin this run anew.")
         self._check(path, facts)
+        if facts.get("ended"):
+            return State(**facts["state"])
         try:
             self.modules.load_state_dict(_below("modules.", tensors))
         except RuntimeError as error:
@@ -85,6 +87,9 @@ class Running:
         own = _below(f"random.{self.world.rank}.", tensors)
         set_random_state(self.device, [own[number] for number in sorted(own)])
         return State(**facts["state"])
+
+    def _facts(self, state: State) -> dict[str, Any]:
+        return {"recipe": self.recipe, "state": asdict(state), "processes": self.world.size}
 
     def _check(self, path: Path, facts: Mapping[str, Any]) -> None:
         before = facts["recipe"]
