@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,39 @@ def test_a_tower_that_was_pretrained_is_taken_over_and_used_again(
     trained(replace(recipe, steps=2), other, tmp_path)  # other pictures, too
     assert made.stat().st_mtime_ns != written
     assert all(torch.equal(given[-1][name], checkpoint.load(made)[0][f"tower.{name}"]) for name in given[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "reads"),
+    [
+        ("vit-mae", ["mask_ratio=0.5", "decoder_depth=1"], lambda one: (one.kept, len(one.decoder.blocks)) == (2, 1)),
+        ("vit-data2vec", ["top_layers=1", "momentum=0.5"], lambda made: (made.momentum, made.top_layers) == (0.5, 1)),
+        ("vit-simclr", ["projection_width=7"], lambda made: made.project[-1].out_features == 7),
+        ("vit-masked-language", ["mask_ratio=0.3"], lambda made: made.mask_ratio == 0.3),
+    ],
+)
+def test_what_is_set_in_the_first_learner_reaches_it(
+    name: str, settings: list[str], reads: Callable[[Any], bool], data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    learners: dict[str, list[Any]] = {}
+    real = running.build
+
+    def spy(recipe: Recipe, *more: Any) -> Any:
+        parts = real(recipe, *more)
+        learners.setdefault(recipe.name, []).append(parts.learner)
+        return parts
+
+    monkeypatch.setattr(running, "build", spy)
+    first = name.removeprefix("vit-")
+    tiny = replace(TINY, name=name, pretrained=first)
+    trained(settle(tiny, settings[:1]), data, tmp_path)
+    made = tmp_path / "m" / "run" / first / "run" / "best.safetensors"
+    written = made.stat().st_mtime_ns
+    trained(settle(tiny, settings), data, tmp_path)
+    assert reads(learners[first][-1])
+    assert checkpoint.load(made)[1]["recipe"]["learner_options"] == settle(tiny, settings).pretrained_options
+    assert (made.stat().st_mtime_ns == written) is (len(settings) == 1)  # other options: it is made anew
 
 
 # --- pictures about which nothing is said ---------------------------------------------------------------------------

@@ -58,8 +58,8 @@ def test_all_objectives_and_learners_have_a_recipe() -> None:
 
 def test_recipes_that_begin_with_another_take_its_tower() -> None:
     assert {one.pretrained for one in RECIPES.values()} - {""} == set(recipes._PRETRAINED)
-    for name, (side, tower) in recipes._PRETRAINED.items():
-        assert getattr(RECIPES[name], side) == tower
+    for name, (side, tower, learner) in recipes._PRETRAINED.items():
+        assert getattr(RECIPES[name], side) == tower and RECIPES[name].learner == learner
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -125,6 +125,12 @@ def test_options_hide_no_fields_nor_one_another() -> None:
         assert names.isdisjoint(own), learner
         for objective in [kind.objective] if kind.objective else OBJECTIVES:
             assert own.isdisjoint(objective_arguments(objective)), learner
+    for one in RECIPES.values():
+        if one.pretrained:  # whatever its objective is set to; a learner of its own would hide that of the first stage
+            of_first = set(learner_arguments(recipes._PRETRAINED[one.pretrained][2]))
+            assert not learner_arguments(one.learner), one.name
+            for objective in set(OBJECTIVES) - {kind.objective for kind in LEARNERS.values()}:
+                assert of_first.isdisjoint(objective_arguments(objective)), one.name
 
 
 def test_arguments_of_learners_can_be_set() -> None:
@@ -151,6 +157,15 @@ def test_arguments_of_learners_can_be_set() -> None:
 )
 def test_they_reach_the_learner(name: str, settings: list[str], reads: Callable[[Any], bool], tmp_path: Path) -> None:
     assert reads(build(settle(RECIPES[name], settings), FeatureCache(tmp_path), None, {}).learner)
+
+
+def test_they_are_kept_for_the_stage_before() -> None:
+    made = settle(RECIPES["vit-data2vec"], ["momentum=0.5", "top_layers=2", "mask_ratio=0.4", "image.depth=2"])
+    assert (made.learner_options, made.options) == ({}, {})
+    assert made.pretrained_options == {"momentum": 0.5, "top_layers": 2, "mask_ratio": 0.4}
+    assert settings_of(made)["pretrained_options"] == made.pretrained_options
+    assert settle(made, ["top_layers=1"]).pretrained_options == {**made.pretrained_options, "top_layers": 1}
+    assert settle(RECIPES["vit-masked-language"], ["mask_ratio=0.001"]).pretrained_options == {"mask_ratio": 0.001}
 
 
 def test_options_are_typed_by_the_constructor() -> None:
@@ -261,6 +276,16 @@ def test_all_mistakes_are_told_together() -> None:
         ("moco", "momentum=1.1", "momentum must lie between 0 and 1"),
         ("simclr", "projection_width=0", "projection_width must be above 0"),
         ("masked-language", "mask_ratio=-1", "mask_ratio must lie between 0 and 1"),
+        ("vit-mae", "mask_ration=0.5", "there is no key 'mask_ration' (did you mean mask_ratio?)"),
+        ("vit-mae", "top_layers=2", "there is no key 'top_layers'"),
+        ("vit", "mask_ratio=0.5", "there is no key 'mask_ratio'"),
+        ("vit-mae", "pretrained_options=3", "pretrained_options belongs to the recipe"),
+        ("vit-mae", "mask_ratio=1.5", "mask_ratio must lie between 0 and 1"),
+        ("vit-mae", "mask_ratio=0.999", "mask_ratio=0.999 hides 64 of 64 patches"),
+        ("vit-mae", "decoder_heads=5", "decoder_width 96 is not a multiple of decoder_heads 5"),
+        ("vit-data2vec", "top_layers=5", "data2vec averages the last 5 blocks of the tower: image.depth must be 5"),
+        ("vit-simclr", "projection_width=x", "projection_width='x': it must be a whole number"),
+        ("vit-masked-language", "mask_ratio=-1", "mask_ratio must lie between 0 and 1"),
         ("simclr", "patience=2", "patience is for recipes that are evaluated while they train"),
         ("mae", "patience=2", "patience is for recipes that are evaluated while they train"),
         ("masked-language", "text=words", "the learner masked_language trains the text tower transformer"),
@@ -343,6 +368,7 @@ def test_any_settings_give_a_sound_recipe_or_one_line(name: str, given: list[tup
     for value in (
         *made.options.values(),
         *made.learner_options.values(),
+        *made.pretrained_options.values(),
         *made.image_options.values(),
         *made.text_options.values(),
     ):

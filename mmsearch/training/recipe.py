@@ -3,8 +3,8 @@
 In: a recipe's name and `key=value` settings, as `mmsearch train --set` gives them. Out: a `Recipe`, or one error that
 lists everything that is wrong with the settings, before anything is loaded.
 
-A key is a field of `Recipe`, an argument of the recipe's objective (`margin=0.2`) or learner (`mask_ratio=0.6`), or a
-size of one of its own towers (`image.depth=4`, `text.width=128`).
+A key is a field of `Recipe`, an argument of the recipe's objective (`margin=0.2`) or learner (`mask_ratio=0.6`; also of
+the one that trained a tower before), or a size of one of its own towers (`image.depth=4`, `text.width=128`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Recipe:
 
     what      model: an encoder to start from (`lite`, ARCHITECTURE/TAG); its towers stay as they are and small maps
               on its vectors are trained, or with tune its towers. Without a model: image and text name towers
-              (see nn/towers), pretrained names the recipe that trained one of them before.
+              (see nn/towers), pretrained names the recipe that trained one of them before, pretrained_options those
+              of its learner.
     how far   tune (both), image_tune, text_tune: locked, last:N, lora:R, full. interpolate: share of the trained
               weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price
               of moving what should stay (objectives/anchored.py), where small maps are trained.
@@ -68,6 +69,7 @@ class Recipe:
     text_tune: str = "full"
     text_options: Mapping[str, Setting] = field(default_factory=dict)
     pretrained: str = ""
+    pretrained_options: Mapping[str, Setting] = field(default_factory=dict)
     width: int = 256
     head: Literal["linear", "deep"] = "linear"
     dropout: float = 0.5
@@ -110,10 +112,13 @@ class Recipe:
         """Which pictures it learns from, the recipe that it begins with included."""
         if self.pictures_alone:
             return "pictures"
-        return "both" if _PRETRAINED.get(self.pretrained, ("", ""))[0] == "image" else "words"
+        return "both" if self.pretrained and _PRETRAINED[self.pretrained][0] == "image" else "words"
 
 
-_FIXED = ("name", "good_for", "image_options", "text_options", "options", "learner", "learner_options", "pretrained")
+_FIXED = (
+    "name", "good_for", "image_options", "text_options", "options", "learner", "learner_options", "pretrained",
+    "pretrained_options",
+)  # fmt: skip
 _POSITIVE = ("width", "steps", "batch", "accumulate", "learning_rate", "evaluate_every", "checkpoint_every")
 _SHARES = ("warmup", "ema", "interpolate", "dropout")
 _MODEST = ("learning_rate", "weight_decay")  # beyond, the arithmetic of a step overflows
@@ -121,12 +126,12 @@ _NOT_NEGATIVE = ("piece", "weight_decay", "clip", "patience", "seed", "general_w
 
 # Of no use to learners that train one tower alone: there is no shared space, and nothing is evaluated.
 _FOR_BOTH = ("width", "head", "dropout", "evaluate_every", "caption_split")
-# Recipes that others begin with, and the tower that they leave behind.
+# Recipes that others begin with: the tower that they leave behind, and their learner.
 _PRETRAINED = {
-    "simclr": ("image", "vit"),
-    "mae": ("image", "vit"),
-    "data2vec": ("image", "vit"),
-    "masked-language": ("text", "transformer"),
+    "simclr": ("image", "vit", "two_views"),
+    "mae": ("image", "vit", "masked_image"),
+    "data2vec": ("image", "vit", "data2vec"),
+    "masked-language": ("text", "transformer", "masked_language"),
 }
 
 
@@ -159,15 +164,16 @@ def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def _with_options(recipe: Recipe, settings: Mapping[str, str], wrong: list[str]) -> Recipe:
-    """Settings that are no fields: arguments of objective and learner, sizes of towers. An unknown objective is told
+    """Settings that are no fields: arguments of objective and learners, sizes of towers. An unknown objective is told
     later."""
     try:
         arguments = objective_arguments(recipe.objective)
     except MMSearchError:
         arguments = {}
     of_learner = learner_arguments(recipe.learner)
+    of_first = learner_arguments(_PRETRAINED[recipe.pretrained][2]) if recipe.pretrained else {}
     options: dict[str, dict[str, Setting]] = {
-        "": dict(recipe.options), "learner": dict(recipe.learner_options),
+        "": dict(recipe.options), "learner": dict(recipe.learner_options), "first": dict(recipe.pretrained_options),
         "image": dict(recipe.image_options), "text": dict(recipe.text_options),
     }  # fmt: skip
     for key, text in settings.items():
@@ -178,13 +184,16 @@ def _with_options(recipe: Recipe, settings: Mapping[str, str], wrong: list[str])
             _read(key, text, arguments[key], options[""], wrong)
         elif key in of_learner:
             _read(key, text, of_learner[key], options["learner"], wrong)
+        elif key in of_first:
+            _read(key, text, of_first[key], options["first"], wrong)
         else:
-            known = [*(name for name in typing.get_type_hints(Recipe) if name not in _FIXED), *arguments, *of_learner]
+            own = (name for name in typing.get_type_hints(Recipe) if name not in _FIXED)
+            known = [*own, *arguments, *of_learner, *of_first]
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"keys are: {', '.join(known)}, image.SIZE, text.SIZE"
             wrong.append(f"there is no key {key!r} ({hint})")
     return replace(
-        recipe, options=options[""], learner_options=options["learner"],
+        recipe, options=options[""], learner_options=options["learner"], pretrained_options=options["first"],
         image_options=options["image"], text_options=options["text"],
     )  # fmt: skip
 
@@ -242,6 +251,7 @@ def _impossible(recipe: Recipe) -> list[str]:
         *wrong,
         *of_objective(recipe.objective, recipe.options),
         *of_learner(recipe.learner, recipe.learner_options),
+        *(of_learner(_PRETRAINED[recipe.pretrained][2], recipe.pretrained_options) if recipe.pretrained else ()),
         *of_tower("image", recipe.image, recipe.image_options),
         *of_tower("text", recipe.text, recipe.text_options),
     ]
@@ -297,7 +307,7 @@ def _of_towers(recipe: Recipe) -> Iterable[str]:
     if recipe.learner == "skipgram" and (recipe.text != "words" or recipe.text_tune == "locked"):
         yield "the learner skipgram trains the text tower words; text_tune must not be locked"
     if recipe.pretrained:
-        side, kind = _PRETRAINED[recipe.pretrained]
+        side, kind, _ = _PRETRAINED[recipe.pretrained]
         if towers[side] != kind or hows[side].partition(":")[0] not in ("full", "last"):
             yield f"{recipe.pretrained} has trained the {side} tower {kind}; {side}_tune must be full or last:N"
 
@@ -307,17 +317,20 @@ def _of_hiding(recipe: Recipe) -> Iterable[str]:
     from mmsearch.training.learners.data2vec import TOP_LAYERS
     from mmsearch.training.learners.hiding import how_many
 
-    learners = {recipe.learner, recipe.pretrained}
+    learners = {recipe.learner, *(_PRETRAINED[recipe.pretrained][2:] if recipe.pretrained else ())}
+    if not learners & {"masked_image", "data2vec"}:
+        return
+    options = {**recipe.learner_options, **recipe.pretrained_options}
     side, patch, depth = (in_use(IMAGE_TOWERS["vit"], recipe.image_options, one) for one in ("side", "patch", "depth"))
-    if learners & {"masked_image", "mae", "data2vec"} and side == patch:
+    if side == patch:
         yield "patches are hidden, and a picture of one patch has none to spare: set a smaller image.patch"
-    ratio = float(recipe.learner_options.get("mask_ratio", -1))
+    ratio = float(options.get("mask_ratio", -1))
     if 0 <= ratio <= 1 and side > patch > 0 and not side % patch:
         try:
             how_many((side // patch) ** 2, ratio)
         except UsageError as error:
             yield str(error).rstrip(".")
-    layers = recipe.learner_options.get("top_layers", TOP_LAYERS)
+    layers = options.get("top_layers", TOP_LAYERS)
     if "data2vec" in learners and isinstance(depth, int) and depth < int(layers):
         yield f"data2vec averages the last {layers} blocks of the tower: image.depth must be {layers} at least"
 

@@ -203,9 +203,11 @@ def _pretrained(
     folder; nothing for recipes that begin without one."""
     if not recipe.pretrained:
         return {}
+    before = RECIPES[recipe.pretrained]
     first = replace(
-        RECIPES[recipe.pretrained], steps=recipe.steps, batch=recipe.batch, seed=recipe.seed, precision=recipe.precision
-    )
+        before, steps=recipe.steps, batch=recipe.batch, seed=recipe.seed, precision=recipe.precision,
+        learner_options={**before.learner_options, **recipe.pretrained_options},
+    )  # fmt: skip
     if first.image:
         first = replace(first, image_options=recipe.image_options)
     else:
