@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ torch = pytest.importorskip("torch", reason="training needs the extra: pip insta
 pytest.importorskip("onnx", reason="training needs the extra: pip install 'mmsearch[train]'")
 
 from mmsearch.encoders import registry  # noqa: E402
+from mmsearch.engine import Engine  # noqa: E402
 from mmsearch.errors import UsageError  # noqa: E402
-from mmsearch.training import keeping  # noqa: E402
+from mmsearch.training import beforehand, keeping  # noqa: E402
 from mmsearch.training import run as running  # noqa: E402
 from mmsearch.training.beforehand import problems  # noqa: E402
 from mmsearch.training.distributed import World  # noqa: E402
@@ -65,6 +68,51 @@ def test_all_that_is_wrong_is_said_at_once_before_anything_is_read(
         recipe, [str(data), "no-such"], tmp_path / "m", "no-such cannot be trained on.*no model 'lit'.*caption_split"
     )
     assert not (tmp_path / "m").exists()
+
+
+def test_captions_of_several_sets_are_not_divided(data: Path, tmp_path: Path) -> None:
+    wrong = replace(TINY, caption_split=True, precision="fp16")
+    found = problems(wrong, [str(data)] * 2, tmp_path / "m", data, device=torch.device("cpu"))
+    assert [line.split(";")[0] for line in found] == [
+        "precision=fp16 needs a CUDA device, and this run is on cpu",
+        "--general is for models that are fine-tuned",
+        "caption_split divides one set",
+    ]
+    assert problems(wrong, [str(data)], tmp_path / "m", None) == []
+    refused(replace(wrong, precision="fp32"), [str(data), "no-such"], tmp_path / "m", "no-such cannot.*divides one set")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_collection_that_cannot_go_over_to_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(folder: Path) -> str:
+        catalog = folder / "catalog.sqlite"
+        before = catalog.read_bytes() if catalog.exists() else None
+        found = problems(replace(RECIPES["finetune"], model="toy"), [], None, None, promote=folder)
+        assert before == (catalog.read_bytes() if catalog.exists() else None)  # nothing is made, nor brought up to date
+        return " ".join(found)
+
+    paint(tmp_path / "pictures" / "a.png", "red", 1)
+    for name in ("fit", "keys", "newer"):
+        with Engine.open(tmp_path / name, model="toy") as engine:
+            if name == "keys":
+                engine.add("a", (tmp_path / "pictures" / "a.png").read_bytes())
+            else:
+                engine.index(tmp_path / "pictures")
+    with closing(sqlite3.connect(tmp_path / "newer" / "catalog.sqlite")) as plain, plain:
+        plain.execute("UPDATE alembic_version SET version_num = '9999'")
+    for name, content in (("begun", b""), ("damaged", b"SQLite format 3\0" + b"x" * 5000), ("other", b"hello" * 99)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "catalog.sqlite").write_bytes(content)
+    assert told(tmp_path / "fit") == ""
+    assert told(tmp_path / "none").startswith("--promote needs a collection that is to use the new encoder; name it")
+    assert "keys has none; name another with --collection" in told(tmp_path / "keys")
+    assert "newer was written by a newer mmsearch (schema 9999" in told(tmp_path / "newer")
+    assert "There is no collection at" in told(tmp_path / "begun")
+    assert all("damaged" in told(tmp_path / name) for name in ("damaged", "other"))
+    (line,) = problems(TINY, [], None, None, promote=tmp_path / "fit")
+    assert line == "--promote is for models that are fine-tuned; vit trains towers of its own."
+    monkeypatch.setattr(beforehand.os, "access", lambda path, how: path != tmp_path / "fit")
+    assert told(tmp_path / "fit").endswith("fit cannot be written to; check its permissions.")
 
 
 def test_tuning_the_towers_of_what_is_no_open_clip_model_is_one_line(data: Path, tmp_path: Path) -> None:

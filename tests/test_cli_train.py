@@ -145,6 +145,16 @@ def test_what_was_left_out_is_listed_once_and_not_all_of_it(few: Path, elsewhere
         (("--recipe", "finetune", "--set", "tune=full"), "tune is for models of open_clip .*, not for 'lite'"),
         (("--recipe", "siglip", "--data", ".", "--out", "m", "--promote"), "--promote is for models that are"),
         (("--recipe", "finetune", "--data", ".", "--out", "m", "--promote"), "--promote needs a collection"),
+        (
+            ("--recipe", "vit", "--data", "nowhere", "--data", "none", "--out", "m", "--device", "cpu", "--promote",
+             "--set", "caption_split=yes", "--set", "precision=fp16"),
+            "nowhere cannot.*none cannot.*precision=fp16 needs.*divides one set.*fine-tuned; vit.*needs a collection",
+        ),
+        (("--promote", "--collection", "none", "--set", "x=1"), "--recipe and .* must be given.*needs a collection"),
+        (
+            ("--recipe", "finetune", "--data", "0.5:", "--out", "m", "--set", "stesp=3", "--promote"),
+            "mean steps.*--promote needs a collection",
+        ),
         (("--recipe", "finetune", "--data", ".", "--out", "m", "--general", "none"), "'none' does not exist"),
         (("--recipe", "finetune", "--data", ".", "--out", "m", "--set", "model=lit"), "no model 'lit'; did you mean"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +15,7 @@ from mmsearch.cli import options
 from mmsearch.cli.console import say, show_json, show_table, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.progress import progress_shown
-from mmsearch.errors import MissingExtraError, UsageError
-from mmsearch.files import CATALOG_FILE
+from mmsearch.errors import MissingExtraError, ModelError, UsageError
 from mmsearch.render.text import printable
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def train(
         return Exit.DONE
     try:
         with _the_extra():
-            settled = _settled(recipe, data, out, settings or [], general, device)
-            target = _promoted_collection(settled, collection, data or []) if promote else None
+            target = _promoted_collection(collection, data or []) if promote else None
+            settled = _settled(recipe, data, out, settings or [], general, device, target)
             assert data and out
             report = _run(settled, data, out, general, cache, device)
     except KeyboardInterrupt:
@@ -142,9 +141,16 @@ def _the_extra() -> Iterator[None]:
 
 
 def _settled(
-    recipe: str | None, data: list[str] | None, out: Path | None, settings: list[str], general: Path | None, device: str
+    recipe: str | None,
+    data: list[str] | None,
+    out: Path | None,
+    settings: list[str],
+    general: Path | None,
+    device: str,
+    promote: Path | None,
 ) -> Recipe:
-    """Raises UsageError with all that is wrong."""
+    """promote: the collection that is to use the encoder. Raises UsageError with all that is wrong."""
+    from mmsearch.encoders.openclip import choose_device
     from mmsearch.encoders.registry import check_device
     from mmsearch.training.beforehand import problems
     from mmsearch.training.recipe import settle
@@ -153,41 +159,40 @@ def _settled(
     given = (("--recipe", recipe), ("--data", data), ("--out", out))
     missing = [name for name, value in given if not value]
     wrong = [f"{' and '.join(missing)} must be given; `mmsearch train --list` explains recipes."] if missing else []
-    settled: Recipe | None = None
+    settled, where = None, None
     try:
         settled = settle(recipe_named(recipe), settings) if recipe else None
     except UsageError as error:
         wrong.append(str(error))
     try:
         check_device(device)
+        with suppress(ModelError):  # one that is not here is no mistake in writing; it is told when it is used
+            where = choose_device(device)
     except UsageError as error:
         wrong.append(str(error))
+    wrong += problems(settled, data or [], out, general, device=where, promote=promote)
     if wrong or settled is None:
-        raise UsageError(" ".join([*wrong, *problems(settled, data or [], out, general)]))
+        raise UsageError(" ".join(wrong))
     return settled
 
 
-def _promoted_collection(recipe: Recipe, collection: str | None, data: list[str]) -> Path:
-    """The collection that is to use the new encoder: the one named, else the one that is trained on, else the usual
-    one. UsageError where there is none."""
+def _promoted_collection(collection: str | None, data: list[str]) -> Path:
+    """Where the collection should be that is to use the new encoder: the one named, else the one that is trained on,
+    else the usual one."""
     from mmsearch.settings import collection_folder
+    from mmsearch.training.beforehand import is_collection
     from mmsearch.training.mixing import weighted
 
-    if not recipe.model:
-        raise UsageError(f"--promote is for models that are fine-tuned; {recipe.name} trains towers of its own.")
     usual = collection_folder(collection)
-    if collection is None:
-        sources = [weighted(one)[1] for one in data]
-        places = [path if (path := Path(one).expanduser()).exists() else collection_folder(one) for one in sources]
-        of_data = [place for place in places if _is_collection(place)]
-        usual = of_data[0] if len(of_data) == 1 else usual
-    if not _is_collection(usual):
-        raise UsageError("--promote needs a collection that is to use the new encoder; name it with --collection.")
-    return usual
-
-
-def _is_collection(folder: Path) -> bool:
-    return (folder / os.fsdecode(CATALOG_FILE)).is_file()
+    if collection is not None:
+        return usual
+    places = []
+    for one in data:
+        with suppress(UsageError):  # it is told with all that is wrong
+            source = weighted(one)[1]
+            places.append(path if (path := Path(source).expanduser()).exists() else collection_folder(source))
+    of_data = [place for place in places if is_collection(place)]
+    return of_data[0] if len(of_data) == 1 else usual
 
 
 def _run(

@@ -12,14 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsearch.catalog import read
+from mmsearch.catalog.catalog import Catalog
 from mmsearch.encoders.registry import load_encoder
 from mmsearch.encoders.trained import MANIFEST
-from mmsearch.errors import MMSearchError, UsageError
+from mmsearch.errors import CollectionError, MMSearchError, UsageError
+from mmsearch.files import CATALOG_FILE
 from mmsearch.settings import collection_folder
+from mmsearch.training.loop import check_precision
 from mmsearch.training.mixing import weighted
 from mmsearch.training.recipe import Recipe
+from mmsearch.training.splits import ONE_SET
 
 if TYPE_CHECKING:
+    import torch
+
     from mmsearch.encoders.protocol import Encoder
 
 NOTE = "recipe.json"  # in `run/`: which recipe the folder belongs to
@@ -28,18 +35,34 @@ _FOR_TOWERS = ("image_tune", "text_tune", "width", "head", "dropout", "caption_s
 
 
 def problems(
-    recipe: Recipe | None, data: Sequence[str], out: Path | None, general: Path | None, *, processes: int = 1
+    recipe: Recipe | None,
+    data: Sequence[str],
+    out: Path | None,
+    general: Path | None,
+    *,
+    processes: int = 1,
+    device: torch.device | None = None,
+    promote: Path | None = None,
 ) -> list[str]:
-    """What is not given is not looked at. processes: that share the training. Writes nothing."""
+    """What is not given is not looked at. processes: that share the training. promote: the folder of a collection that
+    is to use the encoder. Writes nothing."""
     found = [wrong for source in data for wrong in _of_data(source)]
     if recipe is not None:
         found += _of_encoders(recipe, out)
+        if device is not None:
+            found += _of_device(recipe, device)
         if general and not recipe.model:
             found.append(f"--general is for models that are fine-tuned; {recipe.name} trains towers of its own.")
         if recipe.model and not recipe.tune:
             found += _of_maps(recipe, processes)
+        elif recipe.caption_split and len(data) > 1:
+            found.append(ONE_SET)
+        if promote and not recipe.model:
+            found.append(f"--promote is for models that are fine-tuned; {recipe.name} trains towers of its own.")
         if out is not None:
             found += _of_out(out, recipe)
+    if promote:
+        found += _of_collection(promote)
     return found
 
 
@@ -81,6 +104,13 @@ def _is_open_clip(encoder: Encoder) -> bool:
     return isinstance(encoder, OpenClipEncoder)
 
 
+def _of_device(recipe: Recipe, device: torch.device) -> Iterator[str]:
+    try:
+        check_precision(recipe, device)
+    except UsageError as error:
+        yield str(error)
+
+
 def _of_maps(recipe: Recipe, processes: int) -> Iterator[str]:
     usual = Recipe()
     if processes > 1:
@@ -92,6 +122,32 @@ def _of_maps(recipe: Recipe, processes: int) -> Iterator[str]:
 def _same_folder(model: Path, out: Path) -> bool:
     model = model.expanduser()
     return (model / MANIFEST).is_file() and out.is_dir() and os.path.samefile(model, out)
+
+
+def _of_collection(folder: Path) -> Iterator[str]:
+    """One that cannot go over to another encoder: that would be known only after the training."""
+    if not is_collection(folder):
+        yield "--promote needs a collection that is to use the new encoder; name it with --collection."
+        return
+    try:
+        catalog = Catalog(folder, create=False)
+        try:
+            with catalog.reading() as connection:
+                roots = read.roots(connection)
+        finally:
+            catalog.close()
+    except CollectionError as error:
+        yield f"--promote cannot use this collection: {error}"
+        return
+    if not roots:
+        yield f"--promote encodes a collection's folders anew, and {folder} has none; name another with --collection."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield f"--promote writes into the collection, and {folder} cannot be written to; check its permissions."
+
+
+def is_collection(folder: Path) -> bool:
+    """Whether there is one, fit or not."""
+    return (folder / os.fsdecode(CATALOG_FILE)).is_file()
 
 
 def _of_out(out: Path, recipe: Recipe) -> Iterator[str]:

@@ -18,7 +18,7 @@ from mmsearch.training.picture import Picture, spoken
 from mmsearch.training.pixels import Pixels
 from mmsearch.training.recipe import Recipe
 from mmsearch.training.rows import Rows
-from mmsearch.training.splits import Sides, by_caption, by_picture
+from mmsearch.training.splits import ONE_SET, Sides, by_caption, by_picture
 from mmsearch.training.tokens import Tokens
 from mmsearch.types import FailedFile
 
@@ -78,7 +78,7 @@ def read(data: Sequence[str], recipe: Recipe, on_progress: OnProgress | None) ->
 def _sides(sets: Sequence[Weighted], recipe: Recipe) -> list[Sides]:
     if recipe.caption_split:
         if len(sets) > 1:
-            raise UsageError("caption_split divides one set; name one --data.")
+            raise UsageError(ONE_SET)
         return [by_caption(sets[0].supervised, seed=recipe.seed)]
     half = recipe.held_out / 2
     return by_picture(

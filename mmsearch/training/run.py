@@ -34,7 +34,7 @@ from mmsearch.training.cache import FeatureCache
 from mmsearch.training.distributed import World
 from mmsearch.training.examples import OnProgress, Supervised, read
 from mmsearch.training.locked import of_encoder
-from mmsearch.training.loop import BEST, Trained, check_precision, forget, train
+from mmsearch.training.loop import BEST, Trained, forget, train
 from mmsearch.training.material import Divided, Source
 from mmsearch.training.measuring import Compared, compared, figures, judged
 from mmsearch.training.mixing import read_all
@@ -80,9 +80,8 @@ def run(
     the disk is full."""
     began = time.monotonic()
     device, world = device or torch.device("cpu"), world or World()
-    if wrong := problems(recipe, data, out, general, processes=world.size):
+    if wrong := problems(recipe, data, out, general, processes=world.size, device=device):
         raise UsageError(" ".join(wrong))
-    check_precision(recipe, device)
     _begin(out, recipe, world)
     elsewhere = _elsewhere(general, on_progress) if recipe.model else None
     features = FeatureCache(cache, "float32" if recipe.model else "float16")

@@ -26,6 +26,7 @@ from mmsearch.training.picture import Picture
 LEAST_HELD_OUT = 20  # pictures, or a quarter of a small set: R@10 among fewer says nothing
 MOST_COPIES = 8
 _HELD_OUT = ("dev", "test")
+ONE_SET = "caption_split divides one set; name one --data."
 CAPTIONS_HELD_OUT = 0.2  # the share of the literature's caption-level split
 
 
