@@ -114,10 +114,20 @@ def test_list_explains_each_recipe(said: Said) -> None:
     code, out, _ = said("--list")
     assert code == 0
     assert "finetune: small maps on the vectors of lite, objective " in out
-    assert max(map(len, out.splitlines())) <= 100
-    listed = json.loads(said("--list", "--json")[1])["recipes"]
-    assert [one["name"] for one in listed] == [line.split(":")[0] for line in out.splitlines() if line[:1] != " "]
-    assert all(one["trains"] and one["good_for"] for one in listed)
+    assert "\n    --set margin=0.2 negatives=hardest image.side=260 text.max_tokens=64\n" in out
+    assert max(map(len, out.splitlines())) <= 78
+    told = json.loads(said("--list", "--json")[1])
+    listed, recipes = told["recipes"], out.partition("\n\n")[0].splitlines()
+    assert [one["name"] for one in listed] == [line.split(":")[0] for line in recipes if line[:1] != " "]
+    assert all(one["trains"] and one["good_for"] and one["settings"]["temperature"] for one in listed[:2])
+    assert "\n    what      model: an encoder " in out and told["keys"]["what"].startswith("model: an encoder ")
+
+
+def test_list_fits_a_narrow_terminal(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmsearch.cli.train.on_terminal", lambda: True)
+    for columns, widest in (("44", 44), ("200", 78)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert widest - 4 <= max(map(len, said("--list")[1].splitlines())) <= widest
 
 
 def test_what_was_left_out_is_listed_once_and_not_all_of_it(few: Path, elsewhere: Path, said: Said) -> None:
@@ -189,7 +199,8 @@ def test_without_torch_the_extra_is_named_and_recipes_are_explained(arguments: l
     )  # fmt: skip
     if arguments == ["--list"]:
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith("finetune: ")
+        assert done.stdout.startswith("finetune: ") and "--set temperature" not in done.stdout
+        assert done.stdout.endswith("With pip install 'mmsearch[train]', what each recipe takes is listed, too.\n")
     else:
         assert (done.returncode, done.stdout) == (4, "")
         assert done.stderr == "mmsearch: Training needs torch; install it with: pip install 'mmsearch[train]'\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import typing
@@ -26,7 +27,7 @@ from mmsearch.training.cache import FeatureCache  # noqa: E402
 from mmsearch.training.learners import LEARNERS  # noqa: E402
 from mmsearch.training.objectives import OBJECTIVES, objective_class  # noqa: E402
 from mmsearch.training.parts import learner_arguments, objective_arguments  # noqa: E402
-from mmsearch.training.recipe import Learning, Recipe, settings_of, settle  # noqa: E402
+from mmsearch.training.recipe import KEYS, Learning, Recipe, own_keys, settings_of, settle  # noqa: E402
 from mmsearch.training.recipes import RECIPES, recipe_named  # noqa: E402
 from tests.test_learners import batch, made_by  # noqa: E402
 
@@ -166,6 +167,26 @@ def test_they_are_kept_for_the_stage_before() -> None:
     assert settings_of(made)["pretrained_options"] == made.pretrained_options
     assert settle(made, ["top_layers=1"]).pretrained_options == {**made.pretrained_options, "top_layers": 1}
     assert settle(RECIPES["vit-masked-language"], ["mask_ratio=0.001"]).pretrained_options == {"mask_ratio": 0.001}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_all_that_can_be_set_is_listed_as_it_can_be_written(name: str) -> None:
+    recipe, own = RECIPES[name], own_keys(RECIPES[name])
+    known = wrong(name, "zzz=1").partition("keys are: ")[2].partition(")")[0].split(", ")
+    named = set(re.findall(r"[a-z_]+", " ".join(KEYS.values())))
+    assert {key for key in known if key.islower() and key not in named} == {key for key in own if "." not in key}
+    for side, towers in (("image", IMAGE_TOWERS), ("text", TEXT_TOWERS)):
+        tower = getattr(recipe, side)
+        sizes = {f"{side}.{size}" for size in towers[tower].sizes} if tower else set()
+        assert sizes == {key for key in own if key.startswith(f"{side}.")}
+    assert own_keys(settle(recipe, [f"{key}={value}" for key, value in own.items()])) == own
+
+
+def test_what_is_listed_is_what_is_used() -> None:
+    given = ["temperature=0.5", "mask_ratio=0.6", "image.depth=2", "text.width=64"]
+    own = own_keys(settle(RECIPES["vit-mae"], given))
+    assert [own[key] for key in ("temperature", "mask_ratio", "image.depth", "text.width")] == [0.5, 0.6, 2, 64]
+    assert (own["decoder_depth"], own["image.dropout"]) == (2, 0.0)  # as the constructors have it
 
 
 def test_options_are_typed_by_the_constructor() -> None:

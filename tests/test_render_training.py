@@ -15,7 +15,7 @@ from mmsearch.render.training import as_json, lines, recipe_lines, recipes_json,
 from mmsearch.training.loop import Trained  # noqa: E402
 from mmsearch.training.measuring import Compared  # noqa: E402
 from mmsearch.training.promotion import Verdict, verdict  # noqa: E402
-from mmsearch.training.recipe import Recipe  # noqa: E402
+from mmsearch.training.recipe import KEYS, Recipe, own_keys  # noqa: E402
 from mmsearch.training.recipes import RECIPES  # noqa: E402
 from mmsearch.training.run import Report  # noqa: E402
 
@@ -158,12 +158,45 @@ def test_recipes_are_explained_by_their_parts() -> None:
         "small": Recipe(name="small", good_for="those", model="lite"),
         "tuned": Recipe(name="tuned", good_for="these", model="ViT/x", tune="last:2"),
     }
-    told = [line for line in recipe_lines(made) if not line.startswith(" ")]
+    listed = list(recipe_lines(made, None))
+    told = [line for line in listed[: listed.index("")] if not line.startswith(" ")]
     assert told == [
         "mine: image vit (full), text words (lora:2), objective clip",
         "one: image vit (full), objective mae",
         "small: small maps on the vectors of lite, objective clip",
         "tuned: the towers of ViT/x (last:2), objective clip",
     ]
-    assert max(map(len, recipe_lines(made))) <= 78
-    assert [one["trains"] for one in recipes_json(made)["recipes"]] == [line.split(": ", 1)[1] for line in told]
+    assert max(map(len, listed)) <= 78
+    made_json = recipes_json(made, None)["recipes"]
+    assert [one["trains"] for one in made_json] == [line.split(": ", 1)[1] for line in told]
+    assert [one["settings"] for one in made_json] == [None] * 4
+    assert listed[-1] == "With pip install 'mmsearch[train]', what each recipe takes is listed, too."
+
+
+def test_recipes_are_listed_with_what_can_be_set_in_them() -> None:
+    made = {
+        "vse": replace(RECIPES["vse"], good_for="this", options={"negatives": "sum"}),
+        "mae": replace(RECIPES["mae"], good_for="that", learner_options={"mask_ratio": 0.5}),
+    }
+    own = {name: own_keys(recipe) for name, recipe in made.items()}
+    listed = list(recipe_lines(made, own))
+    assert listed[: listed.index("")] == [
+        "vse: image lite (locked), text lite (locked), objective vse",
+        "    this",
+        "    --set margin=0.2 negatives=sum image.side=260 text.max_tokens=64",
+        "mae: image vit (full), objective mae",
+        "    that",
+        "    --set mask_ratio=0.5 decoder_width=96 decoder_depth=2 decoder_heads=3",
+        "      image.side=64 image.patch=8 image.width=128 image.depth=4 image.heads=4",
+        "      image.dropout=0",
+    ]
+    assert recipes_json(made, own)["recipes"][0]["settings"] == own["vse"]
+    assert own["vse"] == {"margin": 0.2, "negatives": "sum", "image.side": 260, "text.max_tokens": 64}
+
+
+def test_what_can_be_set_in_all_recipes_is_explained_once() -> None:
+    listed = " ".join(" ".join(recipe_lines({}, {})).split())
+    assert all(" ".join(f"{question} {told}".split()) in listed for question, told in KEYS.items())
+    assert recipes_json({}, {})["keys"] == KEYS
+    own = {name: own_keys(recipe) for name, recipe in RECIPES.items()}
+    assert max(map(len, recipe_lines(RECIPES, own, 40))) <= 40

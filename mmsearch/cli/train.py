@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmsearch.cli import options
-from mmsearch.cli.console import say, show_json, show_table, warn
+from mmsearch.cli.console import on_terminal, say, show_json, show_table, warn
 from mmsearch.cli.exits import Exit
 from mmsearch.cli.progress import progress_shown
 from mmsearch.errors import MissingExtraError, ModelError, UsageError
@@ -69,7 +70,7 @@ def train(
             "--set",
             metavar="KEY=VALUE",
             help="Change a number of the recipe, its objective, its learner or its towers: steps=400, margin=0.1, "
-            "mask_ratio=0.6, image.depth=4.",
+            "mask_ratio=0.6, image.depth=4; --list names all keys.",
         ),
     ] = None,
     general: Annotated[
@@ -97,7 +98,9 @@ def train(
         Path | None,
         typer.Option("--cache", metavar="DIR", file_okay=False, help="Where rows of locked towers are kept."),
     ] = None,
-    explain: Annotated[bool, typer.Option("--list", help="Explain the recipes and end.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--list", help="Explain the recipes, with all that --set takes, and end.")
+    ] = False,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
     collection: options.Collection = None,
@@ -264,10 +267,16 @@ def _promoted(report: Report, collection: Path) -> bool:
 
 def _explain(as_json: bool) -> None:
     from mmsearch.render import training as told
+    from mmsearch.training.recipe import own_keys
     from mmsearch.training.recipes import RECIPES
 
+    try:
+        own = {name: own_keys(recipe) for name, recipe in RECIPES.items()}
+    except ImportError:  # without the extra, recipes are explained all the same
+        own = None
     if as_json:
-        show_json(told.recipes_json(RECIPES))
+        show_json(told.recipes_json(RECIPES, own))
     else:
-        for line in told.recipe_lines(RECIPES):
+        width = shutil.get_terminal_size().columns if on_terminal() else told.WIDTH
+        for line in told.recipe_lines(RECIPES, own, min(width, told.WIDTH)):
             say(line)

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from mmsearch.render.figures import changes_of
 from mmsearch.render.table import Table
 from mmsearch.render.text import count, printable
+from mmsearch.training.recipe import KEYS
 
 if TYPE_CHECKING:
     from mmsearch.judging import Measure
     from mmsearch.training.measuring import Compared
+    from mmsearch.training.parts import Setting
     from mmsearch.training.promotion import Verdict
     from mmsearch.training.recipe import Recipe
     from mmsearch.training.run import Report
 
 WIDTH = 78
+
+Settings = Mapping[str, Mapping[str, "Setting"]]  # recipe -> key -> value
 
 
 def table(compared: Compared) -> Table:
@@ -105,11 +109,32 @@ def _json(compared: Compared | None) -> dict[str, Any] | None:
     return {"about": compared.about, "measures": measures}
 
 
-def recipe_lines(recipes: Mapping[str, Recipe]) -> Iterator[str]:
-    """Each recipe: its name, what it trains, what it is good for."""
+def recipe_lines(recipes: Mapping[str, Recipe], own: Settings | None, width: int = WIDTH) -> Iterator[str]:
+    """Each recipe: its name, what it trains, what it is good for, what can be set in it alone; what can be set in all.
+    own: by recipe; None where it is not known."""
     for name, recipe in recipes.items():
-        yield f"{name}: {_parts(recipe)}"
-        yield from textwrap.wrap(recipe.good_for, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        yield from _wrapped(f"{name}: {_parts(recipe)}", width, "", "    ")
+        yield from _wrapped(recipe.good_for, width, "    ", "    ")
+        if own and own[name]:
+            told = " ".join(f"{key}={_written(value)}" for key, value in own[name].items())
+            yield from _wrapped(f"--set {told}", width, "    ", "      ")
+    yield ""
+    yield from _wrapped("All recipes take, where they have that part (--set KEY=VALUE, once a key):", width)
+    for question, keys in KEYS.items():
+        yield from _wrapped(f"{question:<8}  {keys}", width, "    ", " " * 14)
+    if own is None:
+        yield from _wrapped("With pip install 'mmsearch[train]', what each recipe takes is listed, too.", width)
+
+
+def _wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _written(value: Setting) -> str:
+    """As --set reads it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _parts(recipe: Recipe) -> str:
@@ -128,9 +153,17 @@ def _parts(recipe: Recipe) -> str:
     return f"{', '.join(towers)}, objective {recipe.objective}"
 
 
-def recipes_json(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+def recipes_json(recipes: Mapping[str, Recipe], own: Settings | None) -> dict[str, Any]:
+    """own: as for `recipe_lines`."""
     return {
         "recipes": [
-            {"name": name, "trains": _parts(recipe), "good_for": recipe.good_for} for name, recipe in recipes.items()
-        ]
+            {
+                "name": name,
+                "trains": _parts(recipe),
+                "good_for": recipe.good_for,
+                "settings": None if own is None else dict(own[name]),
+            }
+            for name, recipe in recipes.items()
+        ],
+        "keys": KEYS,
     }

@@ -37,6 +37,12 @@ def learner_arguments(learner: str) -> dict[str, Any]:
     return {name: hints[name] for name in list(inspect.signature(constructor).parameters)[2:]}
 
 
+def usual(part: type[Any]) -> dict[str, Setting]:
+    """What an objective or a learner takes where nothing is set: name -> value."""
+    parameters = inspect.signature(part.__init__).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
+
+
 def of_objective(objective: str, options: Mapping[str, Setting]) -> Iterable[str]:
     """What it says when it is made, of nothing: on torch's device `meta`."""
     import torch

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmsearch.errors import MMSearchError, UsageError
 from mmsearch.nn.towers import IMAGE_TOWERS, check_tower
-from mmsearch.training.learners import LEARNERS
+from mmsearch.training.learners import LEARNERS, learner_class
+from mmsearch.training.objectives import objective_class
 from mmsearch.training.parts import (
     Setting,
     in_use,
@@ -27,6 +28,7 @@ from mmsearch.training.parts import (
     of_learner,
     of_objective,
     of_tower,
+    usual,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -35,26 +37,32 @@ if TYPE_CHECKING:
 Learning = Literal["contrastive", "momentum", "two_views", "masked_image", "data2vec", "masked_language", "skipgram"]
 
 
+# What all recipes take, where they have that part, by the question it answers; `mmsearch train --list` prints it.
+KEYS = {
+    "what": "model: an encoder to start from (lite, ARCHITECTURE/TAG); its towers stay as they are and small maps on "
+    "its vectors are trained, or with tune its towers. Without a model: image and text, towers by name.",
+    "how far": "tune (both), image_tune, text_tune: locked, last:N, lora:R, full. interpolate: share of the trained "
+    "weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price of moving what should "
+    "stay, where small maps are trained.",
+    "space": "width of the vectors; head: linear (CLIP), deep (on locked towers), the latter with dropout.",
+    "learning": "objective; teacher: an encoder to distil.",
+    "data": "augment: none, light, strong; caption_split: the literature's leaking split; held_out: share of the "
+    "pictures that is kept for the figures, where the data brings no dev.txt or test.txt.",
+    "steps": "steps; batch rows a step, piece of them held in memory at once (0: all), accumulate steps before one "
+    "update. learning_rate, its warmup share of the steps, then cosine; weight_decay; clip: largest gradient norm; "
+    "ema: how slowly the averaged weights follow (0: none); precision fp32, bf16, fp16.",
+    "watching": "evaluate_every steps on the dev side, patience: evaluations without a better recall before it stops "
+    "(0: never), checkpoint_every steps. seed.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """name, good_for: for people. The fields by the question they answer:
+    """name, good_for: for people. What can be set is explained in KEYS; the rest belongs to the recipe:
 
-    what      model: an encoder to start from (`lite`, ARCHITECTURE/TAG); its towers stay as they are and small maps
-              on its vectors are trained, or with tune its towers. Without a model: image and text name towers
-              (see nn/towers), pretrained names the recipe that trained one of them before, pretrained_options those
-              of its learner.
-    how far   tune (both), image_tune, text_tune: locked, last:N, lora:R, full. interpolate: share of the trained
-              weights in the end, the rest are those it began with (WiSE-FT). general_weight: the price
-              of moving what should stay (objectives/anchored.py), where small maps are trained.
-    space     width of the vectors; head: linear (CLIP), deep (on locked towers), the latter with dropout.
-    learning  learner and objective, each with its options; teacher: an encoder to distil.
-    data      augment: none, light, strong; caption_split: the literature's leaking split; held_out: share of the
-              pictures that is kept for the figures, where the data brings no dev.txt or test.txt.
-    steps     batch rows a step, piece of them held in memory at once (0: all), accumulate steps before one update.
-              learning_rate, its warmup share of the steps, then cosine; weight_decay; clip: largest gradient norm;
-              ema: how slowly the averaged weights follow (0: none); precision fp32, bf16, fp16.
-    watching  evaluate_every steps on the dev side, patience: evaluations without a better recall before it stops
-              (0: never), checkpoint_every steps. seed.
+    image_options, text_options    sizes of its towers (nn/towers)
+    learner, objective             each with its options; those of the objective are `options`
+    pretrained                     the recipe that trained one of its towers before; pretrained_options: of its learner
     """
 
     name: str = ""
@@ -160,6 +168,21 @@ def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         wrong.append(f"one tower alone has no use for {', '.join(idle)}")
     if wrong:
         raise UsageError(f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}.")
+    return made
+
+
+def own_keys(recipe: Recipe) -> dict[str, Setting]:
+    """What can be set in this recipe beside KEYS, and what it is: of its objective, its learner, the one before, its
+    towers."""
+    made: dict[str, Setting] = {**usual(objective_class(recipe.objective)), **recipe.options}
+    made |= {**usual(learner_class(recipe.learner)), **recipe.learner_options}
+    if recipe.pretrained:
+        made |= {**usual(learner_class(_PRETRAINED[recipe.pretrained][2])), **recipe.pretrained_options}
+    towers = (("image", recipe.image, recipe.image_options), ("text", recipe.text, recipe.text_options))
+    for side, tower, sizes in towers:
+        if tower:
+            kind, _ = check_tower(side, tower, {})
+            made |= {f"{side}.{size}": in_use(kind, sizes, size) for size in kind.sizes}
     return made
 
 
