@@ -116,8 +116,11 @@ def test_a_collection_that_cannot_go_over_to_the_encoder(tmp_path: Path, monkeyp
 
 
 def test_tuning_the_towers_of_what_is_no_open_clip_model_is_one_line(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPES["finetune"], model="toy", tune="full")
-    refused(recipe, [str(data)], tmp_path / "m", "tune is for models of open_clip .*, not for toy")
+    from mmsearch.training.build import adapter
+
+    keeping.keep_adapters(tmp_path / "own", ToyEncoder(), adapter(13).encoder, facts={})
+    recipe = settle(RECIPES["finetune"], [f"model={tmp_path / 'own'}", "tune=full"])
+    refused(recipe, [str(data)], tmp_path / "m", "tune is for models of open_clip .*, not for .*own; leave it out")
     with pytest.raises(UsageError, match=r"tune is for models of open_clip .*, not for 'lite'"):
         settle(RECIPES["finetune"], ["tune=full"])
 

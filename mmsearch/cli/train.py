@@ -156,7 +156,7 @@ def _settled(
     from mmsearch.encoders.openclip import choose_device
     from mmsearch.encoders.registry import check_device
     from mmsearch.training.beforehand import problems
-    from mmsearch.training.recipe import settle
+    from mmsearch.training.recipe import tried
     from mmsearch.training.recipes import recipe_named
 
     given = (("--recipe", recipe), ("--data", data), ("--out", out))
@@ -164,7 +164,9 @@ def _settled(
     wrong = [f"{' and '.join(missing)} must be given; `mmsearch train --list` explains recipes."] if missing else []
     settled, where = None, None
     try:
-        settled = settle(recipe_named(recipe), settings) if recipe else None
+        if recipe:
+            settled, told = tried(recipe_named(recipe), settings)
+            wrong += [told] if told else []
     except UsageError as error:
         wrong.append(str(error))
     try:

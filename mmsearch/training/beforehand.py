@@ -92,7 +92,7 @@ def _of_encoders(recipe: Recipe, out: Path | None) -> Iterator[str]:
         except MMSearchError as error:
             yield str(error)
             continue
-        if recipe.tune and name == recipe.model and not _is_open_clip(encoder):
+        if recipe.tune and name == recipe.model and "/" in name and not _is_open_clip(encoder):  # recipe.py, others
             yield f"tune is for models of open_clip (ARCHITECTURE/TAG), not for {name}; leave it out."
     if out is not None and recipe.model and _same_folder(Path(recipe.model), out):
         yield f"{out} cannot be both the model that is fine-tuned and --out; choose another --out."

@@ -145,6 +145,15 @@ _PRETRAINED = {
 
 def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe with `key=value` settings. Loads nothing. UsageError that lists all that is wrong."""
+    made, wrong = tried(recipe, settings)
+    if wrong:
+        raise UsageError(wrong)
+    return made
+
+
+def tried(recipe: Recipe, settings: Sequence[str]) -> tuple[Recipe, str]:
+    """As `settle`: the recipe with those settings that can be read, so that more can be said about it, and what is
+    wrong; "" where nothing is."""
     wrong: list[str] = []
     hints = typing.get_type_hints(Recipe)
     own: dict[str, Setting] = {}
@@ -166,9 +175,7 @@ def settle(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     wrong += [*_impossible(made), *_contradictions(made)]
     if LEARNERS[made.learner].side and (idle := [key for key in own if key in _FOR_BOTH]):
         wrong.append(f"one tower alone has no use for {', '.join(idle)}")
-    if wrong:
-        raise UsageError(f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}.")
-    return made
+    return made, f"The recipe {recipe.name} cannot be run so: {'; '.join(wrong)}." if wrong else ""
 
 
 def own_keys(recipe: Recipe) -> dict[str, Setting]:
