@@ -20,7 +20,8 @@ neutral queries, too; where it is only the least bad of a collection, others des
 
 All of it was fitted on labelled pairs by `mmsearch.training.calibrate`, in units of the background, and is stored with
 the encoder. A space without such a file is calibrated by the collection itself (calibrating.py): its own pictures are
-the background, and the weights are those fitted for `lite` without regard to its parts (ROUGH).
+the background, and the weights are those fitted for the towers of `lite` without regard to the parts of their space
+(ROUGH).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class Weights:
     plain: Mapping[str, tuple[float, float]]
 
 
-# Written by `python -m mmsearch.training.calibrate`: fitted for `lite` as if its space had one part.
+# Written by `python -m mmsearch.training.calibrate` for `lite` without its known pairs, which other encoders do not have,
+# as if its space had one part.
 ROUGH = Weights(
     presence=(4.7974, 0.2607, 1.4273, -1.0457, 3.1125, -1.1568),
     best=(0.4659, 2.2272),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from mmsearch.encoders.pairs import ENDS, KnownPairs, Numbers
 from mmsearch.encoders.trained import PAIRS, TrainedEncoder
 from mmsearch.errors import ModelError, WeightsMismatchError
 from mmsearch.training.export import add_pairs
-from mmsearch.training.tuning import Known, Step
 from tests.contracts.test_encoder import write_trained
 
 Rows = np.ndarray
@@ -157,18 +155,3 @@ def test_a_manifest_names_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text(json.dumps(manifest))
     with pytest.raises(WeightsMismatchError, match="files must name exactly"):
         TrainedEncoder(tmp_path)
-
-
-def test_training_moves_as_if_its_own_pair_were_not_known() -> None:
-    """Two photographs and one drawing of a step, among five and four known pairs."""
-    images, texts, numbers = unit_rows(9, 7, 0), unit_rows(9, 7, 1), Numbers(share=0.4, hub_share=0)
-    rows, said = unit_rows(3, 7, 2), unit_rows(3, 7, 3)
-    step = Step(torch.tensor([3, 1]), 0, torch.tensor([2]), 0, [], [], [], torch.empty(0))
-    known = Known(torch.from_numpy(images), torch.from_numpy(texts), 5, numbers)
-    got = known.moved(torch.from_numpy(rows), torch.from_numpy(said), step)
-    for i, own in enumerate((3, 1, 5 + 2)):
-        others = [k for k in range(9) if k != own]
-        picture, _ = slowly(rows[i], images[others], texts[others], numbers, 0)
-        text, _ = slowly(said[i], texts[others], images[others], numbers, 0)
-        np.testing.assert_allclose(got[0][i], picture, atol=1e-5)
-        np.testing.assert_allclose(got[1][i], text, atol=1e-5)

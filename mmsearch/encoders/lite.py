@@ -11,9 +11,9 @@ NAME = "lite"
 FOLDER = Path(__file__).parent / "weights" / "lite"
 
 FACTS: dict[str, Any] = {
-    "summary": "small and offline: EfficientNet-Lite2 and MiniLM-L6, tuned, with trained heads and a concept channel",
+    "summary": "small and offline: EfficientNet-Lite2 and MiniLM-L6, tuned; trained heads, concepts, known pairs",
     "dimension": 384,
-    "megabytes": 34,
+    "megabytes": 39,
     "licence": "Apache-2.0 and MIT parts; see LICENCES beside the weights",
     "languages": ("English",),
     "source": "inside the package; rebuilt by python -m mmsearch.training.lite",

@@ -81,7 +81,7 @@ def build(data: Path, out: Path) -> None:
     mentions = Mentions([example.texts for example in examples])
     log.info("%d pictures, %d neutral queries", len(images), len(neutral_queries()))
     whole = fit(encoder, images, mentions, (encoder.space.dimension,))
-    log.info("one part, to be copied to relevance.ROUGH: %s", whole[1])
+    log.info("one part, for relevance.ROUGH if the encoder has no known pairs: %s", whole[1])
     background, weights = fit(encoder, images, mentions, parts_of(encoder))
     log.info("%s", weights)
     write(out, background, weights)

@@ -1,5 +1,4 @@
-"""How the built-in encoder is trained: heads on resting towers, then heads and towers together, then the heads again,
-with the known pairs that will have the last word (encoders/pairs.py).
+"""How the built-in encoder is trained: heads on resting towers, then heads and towers together, then the heads again.
 
 In: `Material`. Out: a `Model`. Towers that are tuned below untrained heads forget (Kumar et al. 2022, arXiv
 2202.10054).
@@ -16,10 +15,8 @@ were cached in the middle of the image tower, at learning rates that differ from
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +38,6 @@ from mmsearch.training.views import Views
 
 log = logging.getLogger(__name__)
 
-RENEWED = 5  # steps, after which the heads have moved so far that the known pairs are computed anew
 AT_ONCE = 64  # maps in the image tower: more are new memory every time, and that takes as long as the arithmetic
 
 
@@ -54,7 +50,7 @@ class Recipe:
     its weight in use.
     photograph_views, drawing_views: how many of each picture.
     head_*: while the towers rest. batch, drawings, sayings: of each so many a step.
-    settling_*: of the heads, after the towers were tuned. known: what known pairs do then, and in use.
+    settling_*: of the heads, after the towers were tuned. known: of the known pairs in use (encoders/pairs.py).
     *_rate: learning rates; each layer of the text tower learns text_decay times as fast as the one above it.
     drawing_weight, saying_weight, class_weight: in the loss; the last one of classifying as before.
     """
@@ -127,25 +123,6 @@ class Step:
         return [*self.captions, *self.drawn, *self.said]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """All pairs as the model sees them at rest: (n, d) each, first so many photographs, then drawings."""
-
-    images: Tensor
-    texts: Tensor
-    photographs: int
-    numbers: Numbers
-
-    def moved(self, images: Tensor, texts: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """What a step looks at, moved as in encoders/pairs.py, as if its own pairs were not known."""
-        own = torch.cat((step.photographs, self.photographs + step.drawings)).unsqueeze(1)
-        return self._moved(images, self.images, self.texts, own), self._moved(texts, self.texts, self.images, own)
-
-    def _moved(self, rows: Tensor, like: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
-        logits = (self.numbers.sharpness * rows @ like.T).scatter(1, own, -math.inf)
-        return unit(rows + self.numbers.share * unit(logits.softmax(1) @ theirs))
-
-
 class Model(nn.Module):
     """Both towers, a head on each, and the concepts on both sides. Owns the temperatures, too."""
 
@@ -190,9 +167,8 @@ def train(material: Material, recipe: Recipe, words: Words) -> Model:
 
 @torch.no_grad()
 def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> None:
-    """The heads alone once more, on what the tuned towers say, moved by what is known, with concepts as in use. What
-    sayings mean is asked of the head without the concepts, which answer it so well that the head had no reason to learn
-    it."""
+    """The heads alone once more, on what the tuned towers say. What sayings mean is asked of the head without the
+    concepts, which answer it so well that the head had no reason to learn it."""
 
     def resting(pairs: Pairs) -> Pairs:
         whole = torch.arange(len(pairs.texts))
@@ -204,13 +180,12 @@ def settle(model: Model, material: Material, recipe: Recipe, words: Words) -> No
 
     rested = replace(material, photographs=resting(material.photographs), drawings=resting(material.drawings))
     numbers = replace(recipe, head_steps=recipe.settling_steps, head_rate=recipe.settling_rate)
-    model.weight = recipe.used_weight
     with torch.enable_grad():
-        train_heads(model, rested, numbers, words, settling=True)
+        train_heads(model, rested, numbers, words, alone=True)
 
 
-def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, settling: bool = False) -> None:
-    """The heads alone, on what the resting towers say. settling: see there."""
+def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, alone: bool = False) -> None:
+    """The heads alone, on what the resting towers say. alone: sayings are asked of the head without the concepts."""
     draw, chance = torch.Generator().manual_seed(recipe.seed + 1), random.Random(recipe.seed)
     heads, photographs, drawings = model.heads(), material.photographs, material.drawings
     said, meant = material.sayings.draw(8000, chance)
@@ -225,10 +200,7 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.head_rate, recipe.head_steps, pct_start=0.1)
     average = untrained_copy(heads)
     model.train()
-    known = None
     for number in range(recipe.head_steps):
-        if settling and number % RENEWED == 0:
-            known = _known(model, photographs, drawings, states, recipe.known)
         some = torch.randperm(len(said), generator=draw)[: recipe.head_sayings]
         step = _draw(material, recipe.head_batch, recipe.head_drawings, draw, chance)
         step = replace(step, said=[said[i] for i in some.tolist()], meant=meant[some])
@@ -242,7 +214,7 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
             )
         )
         said_states = torch.stack([states[text] for text in step.texts])
-        loss = _loss(model, step, pooled, logits, said_states, recipe, draw, known)
+        loss = _loss(model, step, pooled, logits, said_states, recipe, draw, alone)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -252,21 +224,6 @@ def train_heads(model: Model, material: Material, recipe: Recipe, words: Words, 
             log.info("heads: step %d of %d, loss %.3f", number + 1, recipe.head_steps, loss.item())
     heads.load_state_dict(average.state_dict())
     model.eval()
-
-
-@torch.no_grad()
-def _known(model: Model, photographs: Pairs, drawings: Pairs, states: Mapping[str, Tensor], numbers: Numbers) -> Known:
-    """Of several texts of a picture, the mean."""
-    was_training = model.training
-    model.eval()
-    images, texts = [], []
-    for pairs in (photographs, drawings):
-        images.append(model.images(pairs.views.pooled[0], pairs.views.logits[0]))
-        rows = model.texts(torch.stack([states[text] for own in pairs.texts for text in own]))
-        owners = torch.tensor([i for i, own in enumerate(pairs.texts) for _ in own])
-        texts.append(unit(torch.zeros(len(pairs.texts), rows.shape[1]).index_add(0, owners, rows)))
-    model.train(was_training)
-    return Known(torch.cat(images), torch.cat(texts), len(photographs.texts), numbers)
 
 
 def tune(model: Model, material: Material, recipe: Recipe, words: Words) -> Model:
@@ -328,18 +285,15 @@ def _loss(
     states: Tensor,
     recipe: Recipe,
     draw: torch.Generator,
-    known: Known | None = None,
+    alone: bool = False,
 ) -> Tensor:
-    """pooled, logits: of photographs, then drawings. states: of captions, names of drawings, sayings. known: while the
-    heads settle."""
+    """pooled, logits: of photographs, then drawings. states: of captions, names of drawings, sayings."""
     cut = len(step.photographs), len(step.photographs) + len(step.drawings)
-    images, texts = model.images(pooled, logits), model.texts(states)[: cut[1]]
-    if known is not None:
-        images, texts = known.moved(images, texts, step)
+    images, texts = model.images(pooled, logits), model.texts(states)
     loss: Tensor = model.pairs(images[: cut[0]], texts[: cut[0]], torch.eye(cut[0]))
     alike = _alike(states[cut[0] : cut[1]].detach())
-    loss = loss + recipe.drawing_weight * model.pairs(images[cut[0] :], texts[cut[0] :], alike)
-    return loss + recipe.saying_weight * _meanings(model, states[cut[1] :], step.meant, draw, known is not None)
+    loss = loss + recipe.drawing_weight * model.pairs(images[cut[0] :], texts[cut[0] : cut[1]], alike)
+    return loss + recipe.saying_weight * _meanings(model, states[cut[1] :], step.meant, draw, alone)
 
 
 def _meanings(model: Model, states: Tensor, meant: Tensor, draw: torch.Generator, alone: bool) -> Tensor:
