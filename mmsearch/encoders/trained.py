@@ -179,6 +179,8 @@ class TrainedEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Threads that wait by spinning take the cores from what comes next: a picture took 16 ms instead of 9.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self._folder / file
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
