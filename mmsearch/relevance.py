@@ -84,8 +84,8 @@ class Weights:
     plain: Mapping[str, tuple[float, float]]
 
 
-# Written by `python -m mmsearch.training.calibrate` for `lite` without its known pairs, which other encoders do not have,
-# as if its space had one part.
+# Written by `python -m mmsearch.training.calibrate` for `lite` without its known pairs, which other encoders do not
+# have, as if its space had one part.
 ROUGH = Weights(
     presence=(4.7974, 0.2607, 1.4273, -1.0457, 3.1125, -1.1568),
     best=(0.4659, 2.2272),
