@@ -100,18 +100,20 @@ class TrainedEncoder:
 
     def encode_images(self, prepared: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """n arrays from `prepare` -> (n, dimension) float32, unit length."""
-        rows = np.empty((len(prepared), self._width), np.float32)
+        rows = np.empty((len(prepared), self._space.dimension), np.float32)
+        pairs = self._known_pairs()
         for start in range(0, len(prepared), self.batch_size):
             pixels = np.stack(list(prepared[start : start + self.batch_size]))  # (m, side, side, 3)
-            rows[start : start + len(pixels)] = self._image_tower().run(None, {"pixels": pixels})[0]
-        pairs = self._known_pairs()
-        return rows if pairs is None else pairs.of_images(rows)
+            seen = self._image_tower().run(None, {"pixels": pixels})[0]
+            rows[start : start + len(pixels)] = seen if pairs is None else pairs.of_images(seen)
+        return rows
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """n texts -> (n, dimension) float32, unit length. Longer texts are cut at the manifest's `max_tokens`."""
+        rows = np.empty((len(texts), self._space.dimension), np.float32)
         if not texts:
-            return np.empty((0, self._space.dimension), np.float32)
-        rows = np.empty((len(texts), self._width), np.float32)
+            return rows
+        pairs = self._known_pairs()
         tower, tokenizer = self._text_tower()
         # Arguments that are not UTF-8 arrive as lone surrogates, which the tokenizer refuses.
         clean = [text.encode("utf-8", "replace").decode() for text in texts]
@@ -124,9 +126,9 @@ class TrainedEncoder:
             for row, i in enumerate(which):
                 ids[row, : len(tokens[i])] = tokens[i]
                 mask[row, : len(tokens[i])] = 1
-            rows[which] = tower.run(None, {"ids": ids, "mask": mask})[0]
-        pairs = self._known_pairs()
-        return rows if pairs is None else pairs.of_texts(rows)
+            said = tower.run(None, {"ids": ids, "mask": mask})[0]
+            rows[which] = said if pairs is None else pairs.of_texts(said)
+        return rows
 
     def verify_files(self) -> None:
         """Read every file and compare it with its checksum in the manifest. Raises WeightsMismatchError."""
